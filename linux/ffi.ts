@@ -1,0 +1,59 @@
+/**
+ * The one door to `node:ffi` (Node 26, stability 1): libc functions of this process, errno, memory views.
+ * Source of signatures: the man pages, section 2 and 3. An FFI call costs about 0.16 µs.
+ */
+import type * as Ffi from "node:ffi";
+import { constants } from "node:os";
+
+// The module prints one ExperimentalWarning a process; the exact Node is pinned, so users have nothing to act on.
+function loadFfi(): typeof Ffi {
+  const emitWarning = process.emitWarning;
+  process.emitWarning = () => {};
+  try {
+    return process.getBuiltinModule("node:ffi") as typeof Ffi;
+  } finally {
+    process.emitWarning = emitWarning;
+  }
+}
+
+export const ffi = loadFfi();
+
+/** Bind functions of libc: `const { mount } = bind({ mount: { arguments: [...], return: "i32" } })`. */
+export function bind<const T extends Ffi.FunctionDefinitions>(
+  definitions: T,
+): Ffi.WrappedFunctionsFromDefinitions<T> {
+  return ffi.dlopen(null, definitions).functions;
+}
+
+const { __errno_location } = bind({ __errno_location: { arguments: [], return: "pointer" } });
+// errno is one int a thread, and each worker thread evaluates this module on its own.
+const errnoAddress = __errno_location();
+
+/** errno of the FFI call just made. */
+export function errno(): number {
+  return ffi.getInt32(errnoAddress, 0);
+}
+
+const names = new Map<number, string>(Object.entries(constants.errno).map(([name, value]) => [value, name]));
+
+/** A failed system call: `code` is Node's name for it (`ECONNRESET`), `errno` the positive number. */
+export class SystemError extends Error {
+  readonly code: string;
+  readonly errno: number;
+  readonly syscall: string;
+
+  constructor(syscall: string, number: number, detail = "") {
+    const code = names.get(number) ?? `ERRNO_${number}`;
+    super(`${syscall}${detail && `(${detail})`}: ${code}`);
+    this.name = "SystemError";
+    this.code = code;
+    this.errno = number;
+    this.syscall = syscall;
+  }
+}
+
+/** Return a call's result, or throw its errno. `detail` names the object: a path, a port. */
+export function check(result: number, syscall: string, detail = ""): number {
+  if (result < 0) throw new SystemError(syscall, errno(), detail);
+  return result;
+}
