@@ -1,0 +1,119 @@
+/** What a verb is: one literal from which parsing, `--help` and the reference are made. */
+import { parseArgs } from "node:util";
+import { CloisterError } from "../format/errors.ts";
+
+export interface Option {
+  readonly type: "boolean" | "string";
+  readonly short?: string;
+  readonly multiple?: boolean;
+  /** Placeholder of the value in the help text: `--memory SIZE`. */
+  readonly value?: string;
+  readonly description: string;
+}
+
+export type Options = Readonly<Record<string, Option>>;
+
+export type Values<O extends Options> = {
+  readonly [K in keyof O]?: O[K]["type"] extends "boolean"
+    ? boolean
+    : O[K]["multiple"] extends true
+      ? string[]
+      : string;
+};
+
+/** The process's edges, injected so that a test can call a verb as a function. */
+export interface Io {
+  readonly stdout: NodeJS.WritableStream & { isTTY?: boolean };
+  readonly stderr: NodeJS.WritableStream & { isTTY?: boolean };
+  readonly env: NodeJS.ProcessEnv;
+  readonly directory: string;
+  /** Aborted by the first SIGINT or SIGTERM. */
+  readonly signal: AbortSignal;
+}
+
+export interface Command<O extends Options = Options> {
+  readonly name: string;
+  readonly summary: string;
+  /** Operands as shown in the usage line: `[ENTRY]`, `FILE`. */
+  readonly operands: string;
+  readonly options: O;
+  readonly examples: readonly string[];
+  /** Returns the exit status. */
+  run(io: Io, operands: readonly string[], values: Values<O>): Promise<number>;
+}
+
+/** Keeps each option's type while checking the literal. */
+export function command<const O extends Options>(definition: Command<O>): Command<O> {
+  return definition;
+}
+
+const HELP: Options = { help: { type: "boolean", short: "h", description: "Show this text" } };
+
+/** Parse the words behind the verb and run it. */
+export async function runCommand<O extends Options>(
+  definition: Command<O>,
+  words: readonly string[],
+  io: Io,
+): Promise<number> {
+  const parsed = parse(definition, words);
+  if (parsed.values.help === true) {
+    io.stdout.write(helpText(definition));
+    return 0;
+  }
+  const { help: _, ...values } = parsed.values;
+  return definition.run(io, parsed.positionals, values as Values<O>);
+}
+
+function parse<O extends Options>(definition: Command<O>, words: readonly string[]) {
+  const options = Object.fromEntries(
+    Object.entries({ ...definition.options, ...HELP }).map(([name, { type, short, multiple }]) => [
+      name,
+      { type, ...(short === undefined ? {} : { short }), ...(multiple === undefined ? {} : { multiple }) },
+    ]),
+  );
+  try {
+    return parseArgs({ args: [...words], options, allowPositionals: true, strict: true });
+  } catch (error) {
+    const message = error instanceof Error ? (error.message.split(". ")[0] ?? error.message) : String(error);
+    throw new CloisterError("E_USAGE", `cloister ${definition.name}: ${message}`, {
+      fix: `cloister ${definition.name} --help lists what it takes`,
+    });
+  }
+}
+
+/** The text of `cloister VERB --help`. */
+export function helpText(definition: Command): string {
+  const rows = Object.entries({ ...definition.options, ...HELP }).map(([name, option]) => {
+    const value = option.type === "string" ? ` ${option.value ?? "VALUE"}` : "";
+    const short = option.short === undefined ? "    " : `-${option.short}, `;
+    return [`  ${short}--${name}${value}`, option.description] as const;
+  });
+  const width = Math.max(...rows.map(([left]) => left.length)) + 2;
+  return [
+    `${definition.summary}.`,
+    "",
+    `Usage: cloister ${definition.name} [OPTIONS] ${definition.operands}`.trimEnd(),
+    "",
+    "Options:",
+    ...rows.map(([left, right]) => left.padEnd(width) + right),
+    "",
+    "Examples:",
+    ...definition.examples.map((example) => `  ${example}`),
+    "",
+  ].join("\n");
+}
+
+/** The only operand of a verb that takes exactly one. */
+export function oneOperand(definition: { name: string }, operands: readonly string[], what: string): string {
+  const [operand, extra] = operands;
+  if (operand === undefined) {
+    throw new CloisterError("E_USAGE", `cloister ${definition.name}: found no ${what}, expected one`);
+  }
+  if (extra !== undefined) {
+    throw new CloisterError(
+      "E_USAGE",
+      `cloister ${definition.name}: found "${extra}" after "${operand}", expected one ${what}`,
+    );
+  }
+  return operand;
+}

@@ -1,0 +1,51 @@
+/** How an error is shown: code, message, details, fix; as one JSON value where `--json` was asked for. */
+import { styleText } from "node:util";
+import { CloisterError, ERRORS, type ErrorCode } from "../format/errors.ts";
+import type { Io } from "./command.ts";
+
+const EXIT_ERROR = 1;
+const EXIT_USAGE = 2;
+/** `run` passes the app's status through, so its own failures use what Docker and env(1) use for theirs. */
+const EXIT_RUN = 125;
+
+/** Print the error and return the exit status. */
+export function reportError(error: unknown, words: readonly string[], io: Io): number {
+  const known = error instanceof CloisterError ? error : unexpected(error);
+  if (words.includes("--json")) {
+    const { code, message, fix, details } = known;
+    io.stdout.write(
+      `${JSON.stringify({ Error: { Code: code, Message: message, Fix: fix, Details: details } })}\n`,
+    );
+  }
+  io.stderr.write(errorText(known, io.stderr.isTTY === true && io.env.NO_COLOR === undefined));
+  if (known.code === "E_INTERNAL" && io.env.CLOISTER_DEBUG !== undefined && error instanceof Error) {
+    io.stderr.write(`${error.stack}\n`);
+  }
+  if (known.code === "E_USAGE") return EXIT_USAGE;
+  return words[0] === "run" ? EXIT_RUN : EXIT_ERROR;
+}
+
+function unexpected(error: unknown): CloisterError {
+  const message = error instanceof Error ? error.message : String(error);
+  return new CloisterError("E_INTERNAL", message, { cause: error });
+}
+
+function errorText(error: CloisterError, colour: boolean): string {
+  const paint = (style: "red" | "dim" | "bold", text: string) => (colour ? styleText(style, text) : text);
+  const lines = [`${paint("red", "error")} ${paint("bold", error.code)}: ${error.message}`];
+  if (error.details !== undefined)
+    lines.push(
+      ...error.details
+        .trimEnd()
+        .split("\n")
+        .map((line) => `  ${line}`),
+    );
+  const cause = causeOf(error.code);
+  if (error.fix === ERRORS[error.code].fix && cause !== "") lines.push(paint("dim", `  why: ${cause}`));
+  lines.push(`  fix: ${error.fix}`);
+  return `${lines.join("\n")}\n`;
+}
+
+function causeOf(code: ErrorCode): string {
+  return ERRORS[code].cause;
+}
