@@ -1,6 +1,6 @@
-/** Processes: prctl(2), waitid(2), getppid(2), and the terminal disposition of a signal. */
+/** Processes: prctl(2), waitid(2), getppid(2). */
 import { constants } from "node:os";
-import { bind, check, errno, SystemError } from "./ffi.ts";
+import { bind, check, errno } from "./ffi.ts";
 
 const libc = bind({
   prctl: { arguments: ["i32", "u64", "u64", "u64", "u64"], return: "i32" },
@@ -16,7 +16,10 @@ const PR_SET_PDEATHSIG = 1;
  * the pid of the process that should be it: where that one is gone already, the signal comes at once.
  */
 export function dieWithParent(signal: NodeJS.Signals, parent: number): void {
-  check(libc.prctl(PR_SET_PDEATHSIG, BigInt(constants.signals[signal]), 0n, 0n, 0n), "prctl(PR_SET_PDEATHSIG)");
+  check(
+    libc.prctl(PR_SET_PDEATHSIG, BigInt(constants.signals[signal]), 0n, 0n, 0n),
+    "prctl(PR_SET_PDEATHSIG)",
+  );
   // prctl(2): a parent that died before the call is never reported.
   if (libc.getppid() !== parent) process.kill(process.pid, signal);
 }
