@@ -1,17 +1,27 @@
 /**
  * The control channel (enclave → CID_PARENT, PORT_CONTROL): one JSON object a line, UTF-8, each side bounded.
- * Either side ignores a type it does not know, so that releases can meet.
+ * Either side ignores a type and a field it does not know, so that releases can meet.
  */
+import { CloisterError, mismatch } from "./errors.ts";
+import { JsonNode } from "./json.ts";
 
 /** Longest line either side accepts, bytes with the newline; a longer one ends the channel. */
 export const CONTROL_LINE_MAX = 64 * 1024;
-/** Longest text of one log record, bytes; a longer line of the app is cut into several records. */
+/**
+ * Longest text of one log record, bytes of JSON: a byte of text may take six (`\u0000`). A longer line of the app is
+ * cut into several records, see `splitLogText`.
+ */
 export const LOG_TEXT_MAX = 16 * 1024;
 
-export type BootPhase = "kernel" | "init" | "heartbeat" | "control" | "app" | "ready";
+const PHASES = ["kernel", "init", "heartbeat", "control", "app", "ready"] as const;
+export type BootPhase = (typeof PHASES)[number];
+
+const REASONS = ["return", "exit", "exception", "rejection", "signal", "load", "killed"] as const;
 
 /** Why the app ended. `killed`: the shutdown deadline passed and init ended it. */
-export type ExitReason = "return" | "exit" | "exception" | "rejection" | "signal" | "load" | "killed";
+export type ExitReason = (typeof REASONS)[number];
+
+const SOURCES = ["stdout", "stderr", "init"] as const;
 
 export type EnclaveMessage =
   | { readonly type: "hello"; readonly protocol: 1; readonly node: string; readonly name: string }
@@ -22,7 +32,7 @@ export type EnclaveMessage =
   | {
       readonly type: "log";
       readonly time: number;
-      readonly source: "stdout" | "stderr" | "init";
+      readonly source: (typeof SOURCES)[number];
       readonly text: string;
       readonly dropped?: number;
     }
@@ -40,3 +50,180 @@ export type ParentMessage =
   | { readonly type: "time"; readonly unixMs: number }
   /** The parent has the exit report; the enclave may reboot. */
   | { readonly type: "bye" };
+
+const PORT_MAX = 2 ** 32 - 2;
+const encoder = new TextEncoder();
+
+/**
+ * One line with its newline. The `lastWords` of an exit message are cut from the front so that it always fits; anything
+ * else longer than CONTROL_LINE_MAX throws E_CONTROL.
+ */
+export function encodeMessage(message: EnclaveMessage | ParentMessage): Uint8Array {
+  const fitting =
+    message.type === "exit" ? { ...message, lastWords: fitLastWords(message.lastWords) } : message;
+  const line = encoder.encode(`${JSON.stringify(fitting)}\n`);
+  if (line.length <= CONTROL_LINE_MAX) return line;
+  throw mismatch(
+    "E_CONTROL",
+    `${message.type} message`,
+    `${line.length} bytes`,
+    `at most ${CONTROL_LINE_MAX}`,
+  );
+}
+
+/** Room for the other fields of an exit message. */
+const LAST_WORDS_MAX = CONTROL_LINE_MAX - 1024;
+
+function fitLastWords(words: readonly string[]): string[] {
+  const kept: string[] = [];
+  let left = LAST_WORDS_MAX;
+  for (const word of words.toReversed()) {
+    const [start = ""] = splitLogText(word);
+    left -= encoder.encode(JSON.stringify(start)).length + 1;
+    if (left < 0) break;
+    kept.unshift(start);
+  }
+  return kept;
+}
+
+/** Cut a text into pieces of at most LOG_TEXT_MAX bytes of JSON, between characters. The empty text is one piece. */
+export function splitLogText(text: string): string[] {
+  const pieces: string[] = [];
+  let start = 0;
+  let bytes = 0;
+  let position = 0;
+  for (const character of text) {
+    const size = escapedSize(character.codePointAt(0) as number);
+    if (bytes + size > LOG_TEXT_MAX) {
+      pieces.push(text.slice(start, position));
+      start = position;
+      bytes = 0;
+    }
+    bytes += size;
+    position += character.length;
+  }
+  return [...pieces, text.slice(start)];
+}
+
+/** UTF-8 bytes of a code point in the JSON that ECMA-262 §25.5.2.3 (QuoteJSONString) makes of it. */
+function escapedSize(code: number): number {
+  if (code === 0x22 || code === 0x5c) return 2;
+  if (code < 0x20) return [0x08, 0x09, 0x0a, 0x0c, 0x0d].includes(code) ? 2 : 6;
+  if (code < 0x80) return 1;
+  if (code < 0x800) return 2;
+  if (code >= 0xd800 && code <= 0xdfff) return 6;
+  return code < 0x10000 ? 3 : 4;
+}
+
+/**
+ * Cuts a stream into lines and hands their messages on, as they come. It holds at most one unfinished line.
+ * `read` is `readEnclaveMessage` or `readParentMessage`.
+ */
+export class MessageDecoder<T> {
+  readonly #read: (line: JsonNode) => T | undefined;
+  readonly #onMessage: (message: T) => void;
+  readonly #line = new Uint8Array(CONTROL_LINE_MAX);
+  #length = 0;
+  #failed: CloisterError | undefined;
+
+  constructor(read: (line: JsonNode) => T | undefined, onMessage: (message: T) => void) {
+    this.#read = read;
+    this.#onMessage = onMessage;
+  }
+
+  /**
+   * More bytes, in pieces of any size. Throws E_CONTROL for a line that is too long, not JSON, or a known message with
+   * a wrong field; whatever preceded it has been handed on, and every later call throws the same.
+   */
+  push(chunk: Uint8Array): void {
+    if (this.#failed) throw this.#failed;
+    try {
+      this.#split(chunk);
+    } catch (error) {
+      if (error instanceof CloisterError) this.#failed = error;
+      throw error;
+    }
+  }
+
+  #split(chunk: Uint8Array): void {
+    let start = 0;
+    for (let end = chunk.indexOf(0x0a); end >= 0; end = chunk.indexOf(0x0a, start)) {
+      this.#append(chunk.subarray(start, end));
+      start = end + 1;
+      const line = this.#line.subarray(0, this.#length);
+      this.#length = 0;
+      const message = this.#read(JsonNode.parse("E_CONTROL", "control message", line));
+      if (message !== undefined) this.#onMessage(message);
+    }
+    this.#append(chunk.subarray(start));
+  }
+
+  #append(piece: Uint8Array): void {
+    // The newline that must still come counts too.
+    if (this.#length + piece.length >= CONTROL_LINE_MAX) {
+      throw mismatch("E_CONTROL", "control message", "a longer line", `at most ${CONTROL_LINE_MAX} bytes`);
+    }
+    this.#line.set(piece, this.#length);
+    this.#length += piece.length;
+  }
+}
+
+/** A line from the enclave; undefined if its type is unknown. Throws E_CONTROL, naming the field. */
+export function readEnclaveMessage(line: JsonNode): EnclaveMessage | undefined {
+  const type = line.get("type").string();
+  switch (type) {
+    case "hello": {
+      line.get("protocol").integer(1, 1);
+      return { type, protocol: 1, node: line.get("node").string(), name: line.get("name").string() };
+    }
+    case "phase":
+      return { type, phase: line.get("phase").choice(PHASES), uptimeMs: line.get("uptimeMs").milliseconds() };
+    case "ready": {
+      const ports = line.get("ports").items();
+      return {
+        type,
+        uptimeMs: line.get("uptimeMs").milliseconds(),
+        ports: ports.map((port) => port.integer(1, PORT_MAX)),
+      };
+    }
+    case "log":
+      return readLog(line);
+    case "exit": {
+      const lastWords = line.get("lastWords").items();
+      return {
+        type,
+        status: line.get("status").integer(0, 255),
+        reason: line.get("reason").choice(REASONS),
+        lastWords: lastWords.map((word) => word.string()),
+      };
+    }
+    default:
+      return undefined;
+  }
+}
+
+function readLog(line: JsonNode): EnclaveMessage {
+  const dropped = line.get("dropped");
+  return {
+    type: "log",
+    time: line.get("time").milliseconds(),
+    source: line.get("source").choice(SOURCES),
+    text: line.get("text").string(),
+    ...(dropped.present && { dropped: dropped.integer(0, Number.MAX_SAFE_INTEGER) }),
+  };
+}
+
+/** A line from the parent; undefined if its type is unknown. Throws E_CONTROL, naming the field. */
+export function readParentMessage(line: JsonNode): ParentMessage | undefined {
+  const type = line.get("type").string();
+  switch (type) {
+    case "shutdown":
+      return { type, deadlineMs: line.get("deadlineMs").milliseconds() };
+    case "time":
+      return { type, unixMs: line.get("unixMs").milliseconds() };
+    case "bye":
+      return { type };
+    default:
+      return undefined;
+  }
+}

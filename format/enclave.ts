@@ -1,3 +1,5 @@
+import { JsonNode } from "./json.ts";
+
 /**
  * `/app/enclave.json`, the measured configuration: written by the packer, read by init. It lies in the app ramdisk
  * and so in PCR2; what the parent may decide at launch is not here.
@@ -17,3 +19,70 @@ export const APP_DIRECTORY = "/app";
 export const ENCLAVE_JSON = "/app/enclave.json";
 /** Name under which init publishes the runtime to the app: `globalThis[Symbol.for(RUNTIME_SYMBOL)]`. */
 export const RUNTIME_SYMBOL = "cloister.runtime";
+
+/** VMADDR_PORT_ANY, 2^32 - 1, is no port, and 0 is none that a program can ask for by number. */
+const PORT_MAX = 2 ** 32 - 2;
+
+/** The file's bytes: the same for the same configuration, in whatever order its fields and variables were given. */
+export function encodeEnclaveJson(config: EnclaveJson): Uint8Array {
+  const ordered: EnclaveJson = {
+    version: 1,
+    name: config.name,
+    entry: config.entry,
+    ports: config.ports,
+    env: Object.fromEntries(Object.entries(config.env).sort(([a], [b]) => (a < b ? -1 : 1))),
+  };
+  const bytes = new TextEncoder().encode(`${JSON.stringify(ordered, null, 2)}\n`);
+  decodeEnclaveJson(bytes);
+  return bytes;
+}
+
+/** Throws E_ENCLAVE_JSON with the path of the wrong value: `enclave.json: ports[1]: got 0, expected 1..4294967294`. */
+export function decodeEnclaveJson(bytes: Uint8Array): EnclaveJson {
+  const root = JsonNode.parse("E_ENCLAVE_JSON", "enclave.json", bytes);
+  root.only(["version", "name", "entry", "ports", "env"]);
+  root.get("version").integer(1, 1);
+  return {
+    version: 1,
+    name: readName(root.get("name")),
+    entry: readEntry(root.get("entry")),
+    ports: readPorts(root.get("ports")),
+    env: readEnv(root.get("env")),
+  };
+}
+
+function readName(node: JsonNode): string {
+  const name = node.string();
+  if (name !== "" && !/[\0-\x1f/]/.test(name)) return name;
+  throw node.wrong("a name without slashes and control characters");
+}
+
+/** A path below /app that cannot leave it. */
+function readEntry(node: JsonNode): string {
+  const entry = node.string();
+  const parts = entry.split("/");
+  if (!entry.includes("\0") && parts.every((part) => part !== "" && part !== "." && part !== ".."))
+    return entry;
+  throw node.wrong("a path below /app");
+}
+
+function readPorts(node: JsonNode): number[] {
+  const ports = new Set<number>();
+  for (const item of node.items()) {
+    const port = item.integer(1, PORT_MAX);
+    if (ports.has(port)) throw item.wrong("each port once");
+    ports.add(port);
+  }
+  return [...ports];
+}
+
+/** environ(7): NAME=value strings that end in NUL. */
+function readEnv(node: JsonNode): Record<string, string> {
+  const variables = Object.keys(node.object()).map((name): [string, string] => {
+    const value = node.get(name);
+    if (name === "" || /[=\0]/.test(name)) throw value.wrong("a variable name without = and NUL");
+    if (value.string().includes("\0")) throw value.wrong("a value without NUL");
+    return [name, value.string()];
+  });
+  return Object.fromEntries(variables);
+}

@@ -2,6 +2,8 @@
  * The catalogue of errors that users meet. `docs/errors.md` is generated from it; a message names where, what was
  * found and what was expected, the catalogue adds the cause and what to do.
  */
+import { refusals } from "./refusals.ts";
+
 export interface ErrorEntry {
   readonly cause: string;
   readonly fix: string;
@@ -54,6 +56,10 @@ const catalogue = {
       "signs an image for the second time.",
     fix: "Build the image again and sign it once.",
   },
+  E_EIF_CMDLINE: {
+    cause: "The enclave image's kernel command line cannot be given to a kernel.",
+    fix: "Build the image again with a command line of printable ASCII and reasonable length.",
+  },
   E_EIF_SECTIONS: {
     cause: "The enclave image lacks a section it needs, has one too many, or has them in the wrong order.",
     fix: "Build the image again.",
@@ -62,10 +68,87 @@ const catalogue = {
     cause: "The file is not a kernel that an enclave of this architecture can boot.",
     fix: "Use a bzImage for x86_64, an uncompressed Image for aarch64.",
   },
+  E_QEMU_MISSING: {
+    cause: "The emulator boots enclaves in QEMU, and there is none on this machine.",
+    fix: "Install the package with qemu-system-x86_64, or run on an EC2 parent instance.",
+  },
   E_CPIO: {
     cause: "A ramdisk archive cannot be written or read as a newc cpio archive.",
     fix: "Correct the named entry, or build the ramdisk again.",
   },
+  E_CBOR: {
+    cause: "A message, document or section is not the CBOR that it must be.",
+    fix: "Get the file or message again from its source; if a tool made it, that tool is at fault.",
+  },
+  E_DER: {
+    cause: "A certificate is not the DER that X.509 asks for.",
+    fix: "Use an X.509 certificate with an ECDSA key, as PEM.",
+  },
+  E_COSE: {
+    cause: "A signed message is not the COSE_Sign1 that it must be.",
+    fix: "Get the file or message again from its source.",
+  },
+  E_EIF_SIGNATURE: {
+    cause: "The enclave image's signature section cannot be read.",
+    fix: "Build the image again and sign it once.",
+  },
+  E_EIF_METADATA: {
+    cause: "The enclave image's metadata section is not the JSON that the format asks for.",
+    fix: "Build the image again.",
+  },
+  E_NSM: {
+    cause: "A message to or from the Nitro Secure Module is not one of its commands or answers.",
+    fix: "Use matching releases of cloister in the image and on the parent.",
+  },
+  E_CONTROL: {
+    cause: "The enclave and its parent do not speak the same control protocol, or one of them misbehaves.",
+    fix: "Build the image and run it with the same release of cloister.",
+  },
+  E_ENCLAVE_JSON: {
+    cause: "The enclave's configuration has a missing, unknown or impossible value.",
+    fix: "Correct the named value in cloister.config.ts and build again.",
+  },
+  E_MEMORY_TOO_SMALL: {
+    cause: "The image does not fit the enclave's memory.",
+    fix: "Give the enclave more memory with --memory.",
+  },
+  E_MEMORY_UNAVAILABLE: {
+    cause: "This machine has not enough free memory for the enclave.",
+    fix: "Give the enclave less memory with --memory, or free some.",
+  },
+  E_EIF_READ: {
+    cause: "The enclave image cannot be read.",
+    fix: "Check the path and its permissions.",
+  },
+  E_PORT_TAKEN: {
+    cause: "Another program listens on the TCP port that the enclave was to be published on.",
+    fix: "Publish another port, or 0 for any free one.",
+  },
+  E_PORT_UNUSABLE: {
+    cause: "This machine cannot listen on the TCP address that the enclave was to be published on.",
+    fix: "Publish on 127.0.0.1 and a port from 1024 on, or as a user who may use that one.",
+  },
+  E_PARENT_PORT_TAKEN: {
+    cause: "Another program listens on a vsock port of the parent that enclaves report to.",
+    fix: "Stop it: while nitro-cli starts an enclave it holds port 9000.",
+  },
+  E_HEARTBEAT_TIMEOUT: {
+    cause: "The enclave was started but did not report within the time limit.",
+    fix: "Run it with --debug and read the console; give it more memory if the kernel ran out of it.",
+  },
+  E_HEARTBEAT_BYTE: {
+    cause: "The enclave reported with another byte than the boot protocol's.",
+    fix: "Build the image with an init that writes 0xB7 to CID 3, port 9000.",
+  },
+  E_ENCLAVE_CRASHED: {
+    cause: "The enclave ended without saying why: its kernel or its init failed, or memory ran out.",
+    fix: "Run it with --debug and read the console; give it more memory with --memory.",
+  },
+  E_APP_ENDED: {
+    cause: "The app ended before it was ready.",
+    fix: "Correct what its last words below say.",
+  },
+  ...refusals,
 } as const satisfies Record<string, ErrorEntry>;
 
 export type ErrorCode = keyof typeof catalogue;

@@ -52,7 +52,11 @@ export class Measurer {
   #ramdisks = 0;
   #type: SectionType | undefined;
 
-  /** `create` is the SHA-384 to use. */
+  /** Whether data of this section type is part of any register. */
+  static measures(type: SectionType): boolean {
+    return type === SectionType.Kernel || type === SectionType.Cmdline || type === SectionType.Ramdisk;
+  }
+
   constructor(create: CreateSha384 = createSha384) {
     this.#create = create;
     this.#image = create();
@@ -70,7 +74,7 @@ export class Measurer {
   /** More data of the current section. */
   update(data: Uint8Array): void {
     if (this.#type === undefined) throw new Error("BUG: data before any section");
-    if (this.#type === SectionType.Metadata || this.#type === SectionType.Signature) return;
+    if (!Measurer.measures(this.#type)) return;
     this.#image.update(data);
     if (this.#type === SectionType.Ramdisk && this.#ramdisks > 1) this.#app.update(data);
   }

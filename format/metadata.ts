@@ -1,0 +1,62 @@
+/**
+ * The metadata section: compact JSON, not measured. Source: image-format `src/defs/mod.rs`, EifIdentityInfo and
+ * EifBuildInfo, whose reader wants every key there, null or not, and whose writer has this order.
+ */
+import { type Json, JsonNode } from "./json.ts";
+
+export interface EifMetadata {
+  readonly ImageName: string;
+  readonly ImageVersion: string;
+  readonly BuildMetadata: BuildMetadata;
+  /** What `docker inspect` says, or null. */
+  readonly DockerInfo: Json;
+  /** The builder's own, or null. */
+  readonly CustomMetadata: Json;
+}
+
+export interface BuildMetadata {
+  /** RFC 3339, as `2024-01-02T03:04:05+00:00`. */
+  readonly BuildTime: string;
+  readonly BuildTool: string;
+  readonly BuildToolVersion: string;
+  readonly OperatingSystem: string;
+  readonly KernelVersion: string;
+}
+
+/** The section's data, byte for byte as AWS's builder writes it. */
+export function encodeMetadata(metadata: EifMetadata): Uint8Array {
+  const build = metadata.BuildMetadata;
+  const ordered: EifMetadata = {
+    ImageName: metadata.ImageName,
+    ImageVersion: metadata.ImageVersion,
+    BuildMetadata: {
+      BuildTime: build.BuildTime,
+      BuildTool: build.BuildTool,
+      BuildToolVersion: build.BuildToolVersion,
+      OperatingSystem: build.OperatingSystem,
+      KernelVersion: build.KernelVersion,
+    },
+    DockerInfo: metadata.DockerInfo,
+    CustomMetadata: metadata.CustomMetadata,
+  };
+  return new TextEncoder().encode(JSON.stringify(ordered));
+}
+
+/** Keys it does not know are dropped, as AWS's reader does. Throws E_EIF_METADATA, naming the key. */
+export function decodeMetadata(data: Uint8Array): EifMetadata {
+  const root = JsonNode.parse("E_EIF_METADATA", "metadata section", data);
+  const build = root.get("BuildMetadata");
+  return {
+    ImageName: root.get("ImageName").string(),
+    ImageVersion: root.get("ImageVersion").string(),
+    BuildMetadata: {
+      BuildTime: build.get("BuildTime").string(),
+      BuildTool: build.get("BuildTool").string(),
+      BuildToolVersion: build.get("BuildToolVersion").string(),
+      OperatingSystem: build.get("OperatingSystem").string(),
+      KernelVersion: build.get("KernelVersion").string(),
+    },
+    DockerInfo: root.get("DockerInfo").any(),
+    CustomMetadata: root.get("CustomMetadata").any(),
+  };
+}
