@@ -14,6 +14,10 @@ const catalogue = {
     cause: "The command line has a verb, option or value that cloister does not know.",
     fix: "Run `cloister --help` or `cloister VERB --help`.",
   },
+  E_NOT_IN_ENCLAVE: {
+    cause: "A function of cloister/runtime was called outside an enclave, where it has nothing to work on.",
+    fix: "Run the app with `cloister dev` or `cloister run`; in unit tests, pass the function in and replace it.",
+  },
   E_INTERNAL: {
     cause: "cloister itself went wrong: a bug.",
     fix: "Run again with CLOISTER_DEBUG=1 and report the stack trace it prints.",
@@ -149,6 +153,42 @@ const catalogue = {
     fix: "Correct what its last words below say.",
   },
   ...refusals,
+  E_CONFIG: {
+    cause: "cloister.config.* or package.json has a field or value that cloister does not know.",
+    fix: "Correct the value; every field and its default are in the types of defineConfig.",
+  },
+  E_ENTRY: {
+    cause: "There is no app here: no such directory or entry module.",
+    fix: "Run cloister in the app's folder, or name the module: `cloister build path/to/app.ts`.",
+  },
+  E_BUNDLE: {
+    cause: "The app's source cannot be bundled: a syntax error, or an import of a file that is not there.",
+    fix: "Correct the line that is shown.",
+  },
+  E_PACKAGE: {
+    cause: "The app imports a package that is not installed, or a part that the package does not have.",
+    fix: "Install the package, or correct the import.",
+  },
+  E_LOADER: {
+    cause: "The app imports a file of a type that cannot be part of a bundle.",
+    fix: 'Import it with { type: "text" } or { type: "bytes" }, or name it by new URL("./file", import.meta.url).',
+  },
+  E_ADDON: {
+    cause: "A package brings machine code, and none of it is for the enclave: Linux on x86_64 with glibc.",
+    fix: "Install it for that platform: `npm install --os=linux --cpu=x64 --libc=glibc`, or `npm rebuild` it on Linux.",
+  },
+  E_DECORATOR_METADATA: {
+    cause: "The app wants the types of decorated parameters at run time, which only tsc can write into its output.",
+    fix: "Remove emitDecoratorMetadata, or compile with tsc first and name its output as entry.",
+  },
+  E_INSTALL: {
+    cause: "A file that cloister needs is absent or is not the one it was released with.",
+    fix: "Install again: `rm -rf node_modules && npm ci`.",
+  },
+  E_WRITE: {
+    cause: "The image cannot be written. Whatever had its name before is untouched.",
+    fix: "Make room, or choose another place with -o.",
+  },
 } as const satisfies Record<string, ErrorEntry>;
 
 export type ErrorCode = keyof typeof catalogue;
