@@ -1,0 +1,231 @@
+/**
+ * The configuration that `cloister.config.ts` default-exports, and what of it is valid. This is also what the package
+ * name `cloister` resolves to, so it imports nothing that a configuration does not need.
+ */
+import { CloisterError } from "../format/errors.ts";
+
+/** How a ramdisk is stored. The kernel unpacks it at boot, so smaller is slower to start and the reverse. */
+export type Compression =
+  | { readonly algorithm: "none" }
+  /** Level 1 to 9. */
+  | { readonly algorithm: "gzip"; readonly level: number }
+  /** Level 1 to 22. */
+  | { readonly algorithm: "zstd"; readonly level: number };
+
+export interface CloisterConfig {
+  /** Name of the enclave: letters, digits, `.`, `_`, `-`; at most 64. Default: package.json's, without its scope. */
+  readonly name?: string;
+  /** The app's entry module, relative to the configuration. Default: app.ts, src/app.ts, index.ts, … */
+  readonly entry?: string;
+  /** Memory of the enclave: MiB as a number, or "512M", "2G". Default: "512M". */
+  readonly memory?: number | string;
+  /** Virtual CPUs. Default: 2. */
+  readonly cpus?: number;
+  /** vsock ports of the app; a default-exported `{ fetch }` is served on the first. Default: [8080]. */
+  readonly ports?: readonly number[];
+  /** Environment of the app. Measured, and readable by whoever has the EIF: no secrets. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** Default: zstd, level 9. */
+  readonly compression?: { readonly algorithm?: Compression["algorithm"]; readonly level?: number };
+}
+
+/** A configuration that has been checked. `entry` and `name` stay undefined where the project decides. */
+export interface Config {
+  readonly name: string | undefined;
+  readonly entry: string | undefined;
+  readonly memoryMiB: number;
+  readonly cpus: number;
+  readonly ports: readonly number[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly compression: Compression;
+}
+
+/** Types a configuration; returns it as it is. */
+export function defineConfig(config: CloisterConfig): CloisterConfig {
+  return config;
+}
+
+const MEMORY_MIN_MIB = 64;
+const MEMORY_MAX_MIB = 1024 * 1024;
+const CPUS_MAX = 512;
+/** VMADDR_PORT_ANY (vsock(7)) is the largest u32 and no port. */
+const PORT_MAX = 0xffff_fffe;
+/** gzip(1) and zstd(1). Level 9 of zstd is the measured default: docs of `bench/build.ts`. */
+const LEVELS = { none: undefined, gzip: { max: 9, default: 9 }, zstd: { max: 22, default: 9 } } as const;
+
+const FIELDS: readonly (keyof CloisterConfig)[] = [
+  "name",
+  "entry",
+  "memory",
+  "cpus",
+  "ports",
+  "env",
+  "compression",
+];
+
+/**
+ * Check a configuration of unknown shape and fill in the defaults. `file` is shown in messages.
+ * Throws E_CONFIG: `cloister.config.ts: ports[1]: got "x", expected …`.
+ */
+export function parseConfig(value: unknown, file: string): Config {
+  const check = new Check(file);
+  const config = check.object(value, "the default export", FIELDS);
+  return {
+    name: check.optional(config.name, "name", isName, NAME_EXPECTED),
+    entry: check.optional(config.entry, "entry", isNonEmpty, "the path of a module"),
+    memoryMiB: parseMemory(check, config.memory ?? "512M"),
+    cpus: check.integer(config.cpus ?? 2, "cpus", 1, CPUS_MAX),
+    ports: parsePorts(check, config.ports ?? [8080]),
+    env: parseEnv(check, config.env ?? {}),
+    compression: parseCompression(check, config.compression ?? {}),
+  };
+}
+
+const NAME_EXPECTED = "1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit";
+
+function isName(value: unknown): value is string {
+  return typeof value === "string" && /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(value);
+}
+
+function isNonEmpty(value: unknown): value is string {
+  return typeof value === "string" && value !== "" && !value.includes("\0");
+}
+
+function parseMemory(check: Check, value: unknown): number {
+  const expected = `MiB as a number, or "512M", "2G", from ${MEMORY_MIN_MIB} MiB to 1 TiB, even`;
+  const match = typeof value === "string" ? /^(\d{1,7})([MG])$/.exec(value) : null;
+  const mib = match === null ? value : Number(match[1]) * (match[2] === "G" ? 1024 : 1);
+  // The driver takes memory in pieces of 2 MiB (NE_MIN_MEM_REGION_SIZE).
+  const valid = Number.isInteger(mib) && (mib as number) % 2 === 0;
+  if (!valid || (mib as number) < MEMORY_MIN_MIB || (mib as number) > MEMORY_MAX_MIB) {
+    throw check.failure("memory", value, expected);
+  }
+  return mib as number;
+}
+
+function parsePorts(check: Check, value: unknown): readonly number[] {
+  if (!Array.isArray(value)) throw check.failure("ports", value, "an array of vsock ports");
+  const ports = value.map((port, index) => check.integer(port, `ports[${index}]`, 1, PORT_MAX));
+  ports.forEach((port, index) => {
+    const first = ports.indexOf(port);
+    if (first !== index)
+      throw check.failure(`ports[${index}]`, port, `a port that is not ports[${first}] already`);
+  });
+  return ports;
+}
+
+function parseEnv(check: Check, value: unknown): Readonly<Record<string, string>> {
+  const entries = Object.entries(check.object(value, "env"));
+  for (const [name, text] of entries) {
+    if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
+      throw check.failure("env", name, "names of letters, digits and '_' that begin with no digit");
+    }
+    if (typeof text !== "string" || text.includes("\0") || !text.isWellFormed()) {
+      throw check.failure(`env.${name}`, text, "a string without NUL");
+    }
+  }
+  return Object.fromEntries(entries) as Record<string, string>;
+}
+
+function parseCompression(check: Check, value: unknown): Compression {
+  const fields = check.object(value, "compression", ["algorithm", "level"]);
+  const algorithm = fields.algorithm ?? "zstd";
+  if (algorithm !== "none" && algorithm !== "gzip" && algorithm !== "zstd") {
+    throw check.failure("compression.algorithm", algorithm, '"none", "gzip" or "zstd"');
+  }
+  if (algorithm === "none") {
+    if (fields.level !== undefined)
+      throw check.failure("compression.level", fields.level, 'no level with "none"');
+    return { algorithm };
+  }
+  const levels = LEVELS[algorithm];
+  return {
+    algorithm,
+    level: check.integer(fields.level ?? levels.default, "compression.level", 1, levels.max),
+  };
+}
+
+/** The checks that every field shares, and the shape of their messages. */
+class Check {
+  readonly #file: string;
+
+  constructor(file: string) {
+    this.#file = file;
+  }
+
+  failure(path: string, got: unknown, expected: string, fix?: string): CloisterError {
+    return new CloisterError(
+      "E_CONFIG",
+      `${this.#file}: ${path}: got ${show(got)}, expected ${expected}`,
+      fix === undefined ? {} : { fix },
+    );
+  }
+
+  /** A plain object; with `fields`, one that has no others. */
+  object(value: unknown, path: string, fields?: readonly string[]): Readonly<Record<string, unknown>> {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+      throw this.failure(path, value, "an object");
+    }
+    const unknown =
+      fields === undefined ? undefined : Object.keys(value).find((key) => !fields.includes(key));
+    if (unknown !== undefined) {
+      const near = nearest(unknown, fields ?? []);
+      const hint = near === undefined ? {} : { fix: `Did you mean "${near}"?` };
+      const place = path === "the default export" ? "" : `${path}: `;
+      const message = `${this.#file}: ${place}got "${unknown}", expected only ${fields?.join(", ")}`;
+      throw new CloisterError("E_CONFIG", message, hint);
+    }
+    return value as Readonly<Record<string, unknown>>;
+  }
+
+  integer(value: unknown, path: string, least: number, most: number): number {
+    if (Number.isInteger(value) && (value as number) >= least && (value as number) <= most)
+      return value as number;
+    throw this.failure(path, value, `an integer from ${least} to ${most}`);
+  }
+
+  optional<T>(
+    value: unknown,
+    path: string,
+    is: (value: unknown) => value is T,
+    expected: string,
+  ): T | undefined {
+    if (value === undefined || is(value)) return value;
+    throw this.failure(path, value, expected);
+  }
+}
+
+/** A value as a message shows it, cut where it is long. */
+function show(value: unknown): string {
+  if (typeof value === "function") return "a function";
+  if (typeof value === "bigint") return `${value}n`;
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch {
+    // Cyclic, or a toJSON that throws: its type has to do.
+  }
+  text ??= String(typeof value);
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
+}
+
+/** The candidate at most two edits away from `word`. */
+export function nearest(word: string, candidates: readonly string[]): string | undefined {
+  const scored = candidates.map((candidate) => ({ candidate, distance: editDistance(word, candidate) }));
+  scored.sort((a, b) => a.distance - b.distance);
+  return scored.find(({ distance }) => distance <= 2)?.candidate;
+}
+
+/** Levenshtein distance, one row at a time. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const change = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next[j] = Math.min(change, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1);
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}
