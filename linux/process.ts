@@ -30,19 +30,21 @@ const P_PID = 1;
 const WNOHANG = 0x1;
 const WEXITED = 0x4;
 const WNOWAIT = 0x0100_0000;
+/** Only children of the calling thread: orphans become the main thread's, what other threads started is theirs. */
+const WNOTHREAD = 0x2000_0000;
 
 /** siginfo_t of SIGCHLD on 64-bit Linux (asm-generic/siginfo.h): si_signo, si_errno, si_code, pad, then si_pid at 16. */
 const SIGINFO_BYTES = 128;
 const SI_PID_OFFSET = 16;
 
-/** Pid of a child that ended and waits to be reaped, left as it is; undefined where there is none. */
+/** Pid of a child of this thread that ended and waits to be reaped, left as it is; undefined where there is none. */
 export function findEndedChild(): number | undefined {
-  return waitId(P_ALL, 0, WEXITED | WNOHANG | WNOWAIT);
+  return waitId(P_ALL, 0, WEXITED | WNOHANG | WNOWAIT | WNOTHREAD);
 }
 
 /** Reap one child by pid; false where it has not ended or is not ours. */
 export function reapChild(pid: number): boolean {
-  return waitId(P_PID, pid, WEXITED | WNOHANG) !== undefined;
+  return waitId(P_PID, pid, WEXITED | WNOHANG | WNOTHREAD) !== undefined;
 }
 
 function waitId(type: number, id: number, options: number): number | undefined {

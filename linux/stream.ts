@@ -6,12 +6,14 @@
  * documentation-only deprecation, no warning).
  */
 import { Socket } from "node:net";
+import type { Writable } from "node:stream";
 import { SystemError } from "./ffi.ts";
 
 interface PipeHandle {
   readonly fd: number;
   open(fd: number): number;
   listen(backlog: number): number;
+  setBlocking(on: boolean): number;
   close(callback?: () => void): void;
   ref(): void;
   unref(): void;
@@ -57,6 +59,11 @@ export function openStream(
 /** The descriptor under a stream of this module, or -1 after it closed. */
 export function descriptorOf(socket: Socket): number {
   return (socket as unknown as { _handle: PipeHandle | null })._handle?.fd ?? -1;
+}
+
+/** Make a stream's writes wait for a full pipe instead of queueing in memory. */
+export function makeBlocking(socket: Writable): void {
+  (socket as unknown as { _handle?: PipeHandle })._handle?.setBlocking(true);
 }
 
 export interface StreamListener {

@@ -1,0 +1,123 @@
+/**
+ * The housekeeping thread: the control channel, and the app's output from the pipes behind descriptors 1 and 2. It is a
+ * thread of its own so that an app which blocks its event loop still logs, and still obeys a shutdown at its deadline.
+ */
+import { readSync } from "node:fs";
+import type { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parentPort, workerData } from "node:worker_threads";
+import { CID_PARENT, PORT_CONTROL } from "../format/abi.ts";
+import type { ExitReason, ParentMessage } from "../format/control.ts";
+import { setClock, uptimeMs } from "../linux/clock.ts";
+import { restartMachine } from "../linux/reboot.ts";
+import { openStream } from "../linux/stream.ts";
+import { connectVsock } from "../linux/vsock.ts";
+import { ControlChannel } from "./channel.ts";
+import { writeConsole } from "./console.ts";
+import { type HousekeepingData, type HousekeepingMessage, REPORT_DEADLINE_MS } from "./message.ts";
+import { LastWords, LineCutter, type LogRecord, RecordRing } from "./records.ts";
+
+/** Log records that wait for the parent, bytes: what an enclave of 192 MiB can spare. */
+const RING_BYTES = 2 * 1024 * 1024;
+const CONTROL_TIMEOUT_MS = 2_000;
+/** A clock that is right to this much is left alone: the channel's own delay is of that order. */
+const CLOCK_TOLERANCE_MS = 200;
+/** 2026-10-01, before which no enclave of this release ran: a parent cannot move the clock into the time before. */
+const CLOCK_FLOOR_MS = Date.UTC(2026, 9, 1);
+/** 128 + SIGKILL, as a shell reports it. */
+const STATUS_KILLED = 137;
+const TIMER_MAX_MS = 2 ** 31 - 1;
+
+const data = workerData as HousekeepingData;
+const ring = new RecordRing(RING_BYTES);
+const lastWords = new LastWords();
+const channel = new ControlChannel({
+  hello: data.hello,
+  ring,
+  connect: () => connectVsock({ cid: CID_PARENT, port: PORT_CONTROL, timeoutMs: CONTROL_TIMEOUT_MS }),
+  onMessage: obey,
+  onFirstConnect: () => channel.tell({ type: "phase", phase: "control", uptimeMs: uptimeMs() }),
+});
+const outputs = [follow("stdout", data.stdout), follow("stderr", data.stderr)];
+let clockIsSet = false;
+let killer: NodeJS.Timeout | undefined;
+let reporting = false;
+
+parentPort?.on("message", (message: HousekeepingMessage) => {
+  switch (message.type) {
+    case "tell":
+      channel.tell(message.message);
+      break;
+    case "say":
+      log("init", message.text);
+      break;
+    case "end":
+      // Once the kill has begun the app's own end comes too late: the exit report says "killed".
+      if (!reporting) void report(message.status, message.reason);
+  }
+});
+void channel.open();
+
+interface Output {
+  readonly fd: number;
+  readonly stream: Readable;
+  readonly cutter: LineCutter;
+}
+
+function follow(source: "stdout" | "stderr", fd: number): Output {
+  const cutter = new LineCutter((text) => log(source, text));
+  const stream = openStream(fd, { writable: false });
+  stream.on("data", (chunk: Buffer) => cutter.push(chunk));
+  return { fd, stream, cutter };
+}
+
+function log(source: LogRecord["source"], text: string): void {
+  ring.push({ type: "log", time: Date.now(), source, text });
+  if (source === "stderr") lastWords.push(text);
+  // The console belongs to the parent: in production mode it must learn nothing of the app there.
+  if (data.debug || source === "init") writeConsole(data.console, source === "init" ? `init: ${text}` : text);
+  channel.pump();
+}
+
+function obey(message: ParentMessage): void {
+  if (message.type === "shutdown" && killer === undefined) {
+    killer = setTimeout(kill, Math.min(message.deadlineMs, TIMER_MAX_MS));
+    process.kill(process.pid, "SIGTERM");
+  }
+  if (message.type === "time" && !clockIsSet) {
+    clockIsSet = true;
+    const isOff = Math.abs(message.unixMs - Date.now()) > CLOCK_TOLERANCE_MS;
+    if (isOff && message.unixMs >= CLOCK_FLOOR_MS) setClock(message.unixMs);
+  }
+}
+
+/** The app did not end in time; its thread may be blocked, so this one ends the enclave. */
+async function kill(): Promise<void> {
+  if (reporting) return;
+  log("init", "the app did not end before the shutdown deadline");
+  await report(STATUS_KILLED, "killed");
+  restartMachine();
+}
+
+async function report(status: number, reason: ExitReason): Promise<void> {
+  reporting = true;
+  for (const output of outputs) drain(output);
+  const message = { type: "exit", status, reason, lastWords: lastWords.lines() } as const;
+  await Promise.race([channel.finish(message), sleep(REPORT_DEADLINE_MS)]);
+  Atomics.store(data.reported, 0, 1);
+  Atomics.notify(data.reported, 0);
+}
+
+/** Take what is in the pipe now: a child of the app may hold its other end open for good. */
+function drain({ fd, stream, cutter }: Output): void {
+  const chunk = Buffer.alloc(64 * 1024);
+  try {
+    for (let n = 1; n > 0 && !stream.destroyed; ) {
+      n = readSync(fd, chunk);
+      cutter.push(chunk.subarray(0, n));
+    }
+  } catch {
+    // EAGAIN: empty.
+  }
+  cutter.end();
+}

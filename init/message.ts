@@ -1,0 +1,26 @@
+/** What PID 1's main thread and its housekeeping thread say to each other. */
+import type { EnclaveMessage, ExitReason } from "../format/control.ts";
+
+/** Passed when the thread starts. */
+export interface HousekeepingData {
+  /** Read ends of the pipes behind descriptors 1 and 2. */
+  readonly stdout: number;
+  readonly stderr: number;
+  readonly console: number;
+  /** What the parent hears first. */
+  readonly hello: EnclaveMessage;
+  readonly debug: boolean;
+  /** One i32: 1 once the end has been reported. The main thread waits for it. */
+  readonly reported: Int32Array<SharedArrayBuffer>;
+}
+
+export type HousekeepingMessage =
+  /** Tell the parent. */
+  | { readonly type: "tell"; readonly message: EnclaveMessage }
+  /** A line of init's own for the log. */
+  | { readonly type: "say"; readonly text: string }
+  /** The app ended: report it, then set `reported`. */
+  | { readonly type: "end"; readonly status: number; readonly reason: ExitReason };
+
+/** How long the end of the app waits for the parent's `bye`. */
+export const REPORT_DEADLINE_MS = 2_000;

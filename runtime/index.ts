@@ -1,0 +1,39 @@
+/**
+ * `cloister/runtime`: what an app uses in its enclave. The packer leaves the import as it is, and init answers it with the
+ * one instance that it carries. Elsewhere the import works and every call throws E_NOT_IN_ENCLAVE.
+ */
+import {
+  type ConnectOptions,
+  connectVsock,
+  type ListenOptions,
+  listenVsock,
+  type VsockListener,
+  type VsockSocket,
+} from "../linux/vsock.ts";
+import { inEnclave } from "./place.ts";
+
+export type { FetchApp } from "./serve.ts";
+export type { ConnectOptions, ListenOptions, VsockListener, VsockSocket };
+
+/** AF_VSOCK as `net.Socket`s, half-open allowed, with `remoteCid` and `remotePort`. */
+export const vsock = {
+  /**
+   * Connect; the parent is CID 3. Rejects with Node's codes: ECONNRESET (nobody listens), ETIMEDOUT (after
+   * `timeoutMs`, default 10 s); or with the signal's reason.
+   */
+  async connect(options: ConnectOptions): Promise<VsockSocket> {
+    inEnclave("vsock.connect");
+    return await connectVsock(options);
+  },
+
+  /** Listen on a port. Throws EADDRINUSE. */
+  listen(options: ListenOptions, onConnection: (socket: VsockSocket) => void): VsockListener {
+    inEnclave("vsock.listen");
+    return listenVsock(options, onConnection);
+  },
+} as const;
+
+/** Is this enclave in debug mode: console readable by the parent, attestation worthless? */
+export function isDebug(): boolean {
+  return inEnclave("isDebug").debug;
+}

@@ -1,0 +1,19 @@
+/** Where this code runs: init says so at boot; anywhere else there is no enclave. */
+import { CloisterError } from "../format/errors.ts";
+
+export interface Place {
+  readonly debug: boolean;
+}
+
+let place: Place | undefined;
+
+/** Called by init, once. */
+export function enterEnclave(entered: Place): void {
+  place = entered;
+}
+
+/** Throws E_NOT_IN_ENCLAVE; `what` is the function of the runtime that was called. */
+export function inEnclave(what: string): Place {
+  if (place !== undefined) return place;
+  throw new CloisterError("E_NOT_IN_ENCLAVE", `${what}: this process is no enclave`);
+}

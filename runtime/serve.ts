@@ -1,0 +1,113 @@
+/** A default-exported `{ fetch }` as an HTTP/1.1 server on a vsock port. */
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Duplex } from "node:stream";
+import { listenVsock } from "../linux/vsock.ts";
+import { acceptInto } from "./listen.ts";
+import { send, toRequest } from "./request.ts";
+
+/** What an app default-exports: the handler of Workers, Bun, Deno and Hono. */
+export interface FetchApp {
+  fetch(request: Request): Response | Promise<Response>;
+  /** A request to upgrade, for `ws`: `webSocketServer.handleUpgrade(request, socket, head, …)`. */
+  upgrade?(request: IncomingMessage, socket: Duplex, head: Buffer): void | Promise<void>;
+}
+
+export function isFetchApp(value: unknown): value is FetchApp {
+  return typeof (value as FetchApp | null | undefined)?.fetch === "function";
+}
+
+export interface ServeOptions {
+  /** Vsock port. */
+  readonly port: number;
+  /** Errors of the app: its log, never its clients, sees them. */
+  readonly onError: (error: unknown) => void;
+  readonly listen?: typeof listenVsock;
+}
+
+export interface Served {
+  /** Accept no more; resolves when every request in flight has been answered. */
+  close(): Promise<void>;
+}
+
+/** Serve the app. Rejects with EADDRINUSE. */
+export async function serveFetch(app: FetchApp, options: ServeOptions): Promise<Served> {
+  const { port, onError, listen = listenVsock } = options;
+  const server = await createFetchServer(app, onError);
+  const listener = listen({ port, onError }, (socket) => acceptInto(server, socket));
+  // Starts the timers that end slow and idle connections.
+  server.emit("listening");
+  let closing = false;
+  server.on("request", (_, outgoing) => {
+    outgoing.once("close", () => closing && server.closeIdleConnections());
+  });
+  return {
+    async close() {
+      closing = true;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      listener.close();
+      server.once("close", resolve);
+      // Closes the idle connections too; the busy ones follow when they have answered.
+      server.close();
+      await promise;
+    },
+  };
+}
+
+/** An HTTP server, not listening, that answers with the app. */
+export async function createFetchServer(app: FetchApp, onError: (error: unknown) => void): Promise<Server> {
+  // Importing it takes 100 ms of a boot under emulation, which programs with a server of their own need not wait for.
+  const { createServer } = await import("node:http");
+  const server = createServer((incoming, outgoing) => void answer(app, incoming, outgoing, onError));
+  if (app.upgrade) server.on("upgrade", upgradeWith(app.upgrade.bind(app), onError));
+  return server;
+}
+
+function upgradeWith(upgrade: NonNullable<FetchApp["upgrade"]>, onError: (error: unknown) => void) {
+  return async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    // Without a listener a client's reset would be an uncaught exception.
+    socket.on("error", () => {});
+    try {
+      await upgrade(request, socket, head);
+    } catch (error) {
+      socket.destroy();
+      onError(error);
+    }
+  };
+}
+
+/** Answer one request. Never rejects. */
+async function answer(
+  app: FetchApp,
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  onError: (error: unknown) => void,
+): Promise<void> {
+  const aborter = new AbortController();
+  outgoing.once("close", () => {
+    if (!outgoing.writableFinished) aborter.abort();
+  });
+  const request = toRequest(incoming, aborter.signal);
+  if (request === undefined) {
+    refuse(outgoing, 400, "Bad Request");
+    return;
+  }
+  try {
+    const response = await app.fetch(request);
+    if (!(response instanceof Response)) {
+      throw new TypeError(`fetch handler: got ${typeof response}, expected a Response`);
+    }
+    await send(response, outgoing);
+  } catch (error) {
+    // What fails because the client left is no error of the app.
+    if (!aborter.signal.aborted) onError(error);
+    if (outgoing.headersSent) outgoing.destroy();
+    else refuse(outgoing, 500, "Internal Server Error");
+  }
+  // A body that the app left unread would hold up the connection's next request.
+  if (!incoming.complete) incoming.resume();
+}
+
+function refuse(outgoing: ServerResponse, status: number, text: string): void {
+  outgoing.writeHead(status, { "content-type": "text/plain", "content-length": text.length });
+  outgoing.end(text);
+}
