@@ -4,6 +4,9 @@
  */
 import { type Json, JsonNode } from "./json.ts";
 
+/** `BuildTool` of images with our init, which opens the control channel. */
+export const BUILD_TOOL = "cloister";
+
 export interface EifMetadata {
   readonly ImageName: string;
   readonly ImageVersion: string;

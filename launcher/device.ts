@@ -19,13 +19,37 @@ export interface ParentVsock {
   connect(cid: number, port: number, options?: { timeoutMs?: number }): Promise<VsockStream>;
 }
 
+/** The driver's own error numbers (linux/uapi/linux/nitro_enclaves.h, "NE specific error codes"). */
+export const NE_ERR = {
+  VCPU_ALREADY_USED: 256,
+  VCPU_NOT_IN_CPU_POOL: 257,
+  VCPU_INVALID_CPU_CORE: 258,
+  INVALID_MEM_REGION_SIZE: 259,
+  INVALID_MEM_REGION_ADDR: 260,
+  UNALIGNED_MEM_REGION_ADDR: 261,
+  MEM_REGION_ALREADY_USED: 262,
+  MEM_NOT_HUGE_PAGE: 263,
+  MEM_DIFFERENT_NUMA_NODE: 264,
+  MEM_MAX_REGIONS: 265,
+  NO_MEM_REGIONS_ADDED: 266,
+  NO_VCPUS_ADDED: 267,
+  ENCLAVE_MEM_MIN_SIZE: 268,
+  FULL_CORES_NOT_USED: 269,
+  NOT_IN_INIT_STATE: 270,
+  INVALID_VCPU: 271,
+  NO_CPUS_AVAIL_IN_POOL: 272,
+  INVALID_PAGE_SIZE: 273,
+  INVALID_FLAG_VALUE: 274,
+  INVALID_ENCLAVE_CID: 275,
+} as const;
+
 /** An ioctl that the driver refused: `errno` 256–275 are the driver's own (NE_ERR_*), the rest Linux's. */
 export class NitroError extends Error {
   readonly ioctl: string;
   readonly errno: number;
 
-  constructor(ioctl: string, errno: number, message: string) {
-    super(message);
+  constructor(ioctl: string, errno: number, message: string, options?: { readonly cause: unknown }) {
+    super(message, options);
     this.name = "NitroError";
     this.ioctl = ioctl;
     this.errno = errno;
@@ -34,19 +58,27 @@ export class NitroError extends Error {
 
 export const NE_ENCLAVE_PRODUCTION_MODE = 0;
 export const NE_ENCLAVE_DEBUG_MODE = 1;
+/** Size and alignment of a memory region, bytes (NE_MIN_MEM_REGION_SIZE). */
+export const MEMORY_REGION_UNIT = 2 * 1024 * 1024;
 
 /** One enclave slot: the file descriptor that NE_CREATE_VM returns. */
 export interface NitroVm {
   readonly slotUid: bigint;
   /** NE_GET_IMAGE_LOAD_INFO for an EIF: where in enclave memory it goes, bytes. */
   imageLoadOffset(): number;
-  /** NE_SET_USER_MEMORY_REGION: donate memory of this process. Call in enclave address order. */
+  /**
+   * NE_SET_USER_MEMORY_REGION: donate memory of this process. Call in enclave address order. Its content is undefined
+   * from `start` on.
+   */
   setMemoryRegion(region: MemoryRegion): void;
   /** NE_ADD_VCPU: 0 lets the driver choose. Returns the chosen CPU id. */
   addVcpu(id: number): number;
-  /** NE_START_ENCLAVE: cid 0 lets the hypervisor choose. Returns the enclave's CID. */
+  /**
+   * NE_START_ENCLAVE: cid 0 lets the hypervisor choose. Returns the enclave's CID. An image that the emulated
+   * hypervisor refuses is EINVAL with the reason as `cause`; real hardware gives none.
+   */
   start(options: { flags: number; cid: number }): Promise<number>;
-  /** Settles when the enclave is gone for whatever reason (POLLHUP on the descriptor). */
+  /** Settles when the enclave is gone for whatever reason (POLLHUP on the descriptor), and after `close`. */
   readonly hangup: Promise<void>;
   /** What an emulator can show beyond the hardware: the console's last lines, in production mode too. */
   readonly consoleTail?: () => string;
@@ -59,14 +91,20 @@ export interface MemoryRegion {
   readonly address: bigint;
   /** Bytes, a multiple of 2 MiB. */
   readonly size: number;
+  /** The memory itself, to write the image into. Empty once it is freed. */
+  readonly bytes: Uint8Array;
 }
 
-export interface NitroDevice {
+export interface NitroDevice extends Disposable {
   /** NE_CREATE_VM. */
   createVm(): NitroVm;
-  /** Anonymous memory that this device accepts, `bytes` long in total, in enclave address order. */
+  /**
+   * Memory that this device accepts, in enclave address order: `bytes` in total, or more where its pages are larger.
+   * Throws SystemError ENOMEM.
+   */
   allocateMemory(bytes: number): MemoryRegion[];
   freeMemory(regions: readonly MemoryRegion[]): void;
   readonly vsock: ParentVsock;
+  /** Closes every enclave of this device too. */
   close(): void;
 }

@@ -1,0 +1,160 @@
+/** One emulated enclave: the slot's rules, then the image, the vsock device and the QEMU that make it run. */
+import { constants } from "node:os";
+import type { Measurements } from "../format/measurement.ts";
+import {
+  type MemoryRegion,
+  NE_ENCLAVE_DEBUG_MODE,
+  NE_ERR,
+  NitroError,
+  type NitroVm,
+} from "../launcher/device.ts";
+import type { Slot } from "./driver.ts";
+import { type BootImage, loadImage } from "./hypervisor.ts";
+import { type Machine, startMachine } from "./machine.ts";
+import { type RegionAllocator, regionsReader } from "./memory.ts";
+import type { EmulatedParentVsock } from "./parent.ts";
+import { type Accelerator, type MachineKind, qemuArguments } from "./qemu.ts";
+import { VsockDevice } from "./vsock/device.ts";
+
+/** What the enclaves of one emulated device share. */
+export interface Host {
+  readonly program: string;
+  readonly machine: MachineKind;
+  readonly accelerator: Accelerator;
+  readonly firmware: readonly string[];
+  readonly onCommand: ((argv: readonly string[]) => void) | undefined;
+  readonly allocator: RegionAllocator;
+  readonly vsock: EmulatedParentVsock;
+}
+
+/** Errno of a closed descriptor. */
+const { EBADF, EINVAL } = constants.errno;
+
+export class EmulatedVm implements NitroVm {
+  readonly hangup: Promise<void>;
+  readonly #hangUp: () => void;
+  readonly #host: Host;
+  readonly #slot: Slot;
+  readonly #regions: MemoryRegion[] = [];
+  /** Undone in reverse order when the enclave ends or does not start. */
+  readonly #cleanups: (() => void)[] = [];
+  #machine: Machine | undefined;
+  #measurements: Promise<Measurements | undefined> | undefined;
+  #closed = false;
+
+  constructor(host: Host, slot: Slot) {
+    this.#host = host;
+    this.#slot = slot;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.hangup = promise;
+    this.#hangUp = resolve;
+  }
+
+  get slotUid(): bigint {
+    return this.#slot.uid;
+  }
+
+  /** Of the QEMU process, once it was started. */
+  get pid(): number | undefined {
+    return this.#machine?.pid;
+  }
+
+  /** PCR0 to PCR2 as measured from enclave memory, after `start`; undefined when the enclave ended too early. */
+  get measurements(): Promise<Measurements | undefined> | undefined {
+    return this.#measurements;
+  }
+
+  readonly consoleTail = () => this.#machine?.console.tail() ?? "";
+
+  imageLoadOffset(): number {
+    return Number(this.#slot.imageLoadInfo(1n));
+  }
+
+  setMemoryRegion(region: MemoryRegion): void {
+    const { address, size } = region;
+    this.#slot.setMemoryRegion({ flags: 0n, size: BigInt(size), address }, process.pid);
+    this.#regions.push(region);
+  }
+
+  addVcpu(id: number): number {
+    return this.#slot.addVcpu(id, process.pid);
+  }
+
+  async start({ flags, cid }: { flags: number; cid: number }): Promise<number> {
+    this.#slot.checkStart({ flags: BigInt(flags), cid: BigInt(cid) });
+    const chosen = this.#host.vsock.reserve(cid);
+    if (chosen === undefined) {
+      const message = `CID ${cid} belongs to another enclave`;
+      throw startError(NE_ERR.INVALID_ENCLAVE_CID, message);
+    }
+    this.#cleanups.push(() => this.#host.vsock.release(chosen));
+    const loadOffset = this.imageLoadOffset();
+    this.#slot.started();
+    try {
+      await this.#boot(chosen, loadOffset, flags === NE_ENCLAVE_DEBUG_MODE);
+    } catch (error) {
+      this.#cleanUp();
+      this.#slot.startFailed();
+      throw startError(EINVAL, error instanceof Error ? error.message : String(error), error);
+    }
+    return chosen;
+  }
+
+  async #boot(cid: number, loadOffset: number, debug: boolean): Promise<void> {
+    const image = await loadImage(regionsReader(this.#regions, loadOffset), this.#host.machine);
+    this.#cleanups.push(() => image.close());
+    this.#host.allocator.discard(this.#regions);
+    const vsock = new VsockDevice({ guestCid: cid });
+    this.#cleanups.push(() => vsock.close());
+    const machine = await this.#startMachine(image, vsock.qemuDescriptor, debug);
+    this.#machine = machine;
+    vsock.closeQemuDescriptor();
+    // Before QEMU is past its firmware: no connection of the guest finds a port closed that is open.
+    this.#host.vsock.attach({ cid, vsock, ...(debug ? { console: machine.console } : {}) });
+    void machine.exited.then(() => this.#end());
+    if (this.#closed) {
+      machine.kill();
+      throw startError(EBADF, "the enclave was closed");
+    }
+    this.#measurements = image.measure();
+  }
+
+  async #startMachine(image: BootImage, vsock: number, debug: boolean): Promise<Machine> {
+    const { program, machine, accelerator, firmware, onCommand } = this.#host;
+    const args = qemuArguments({
+      machine,
+      accelerator,
+      firmware,
+      memory: Number(this.#slot.memorySize),
+      cpus: this.#slot.cpuIds.length,
+      cmdline: image.cmdline,
+      debug,
+      id: `i-0000000000000000-enc${this.#slot.uid.toString(16)}`,
+    });
+    onCommand?.([program, ...args]);
+    return startMachine({ program, args, vsock, kernel: image.kernel, initramfs: image.initramfs });
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (this.#machine !== undefined) this.#machine.kill();
+    else this.#hangUp();
+    this.#slot.release();
+  }
+
+  /** The machine is gone. */
+  #end(): void {
+    this.#cleanUp();
+    this.#slot.stopped();
+    this.#hangUp();
+  }
+
+  #cleanUp(): void {
+    for (const undo of this.#cleanups.splice(0).reverse()) undo();
+  }
+}
+
+function startError(errno: number, message: string, cause?: unknown): NitroError {
+  return new NitroError("NE_START_ENCLAVE", errno, `NE_START_ENCLAVE: ${message}`, { cause });
+}

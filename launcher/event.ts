@@ -1,0 +1,44 @@
+/** What a launch and its enclave tell whoever watches. */
+import type { BootPhase, ExitReason } from "../format/control.ts";
+
+/** Steps of a launch on the parent's side, in order. `started`: the hypervisor has it. */
+export type LaunchStage = "memory" | "image" | "cpus" | "started" | "heartbeat";
+
+export type EnclaveEvent =
+  /** `elapsedMs` everywhere: since launch() was called. */
+  | { readonly type: "stage"; readonly stage: LaunchStage; readonly elapsedMs: number }
+  /** `uptimeMs`: since the enclave's kernel began. */
+  | {
+      readonly type: "phase";
+      readonly phase: BootPhase;
+      readonly uptimeMs: number;
+      readonly elapsedMs: number;
+    }
+  | { readonly type: "ready"; readonly ports: readonly number[]; readonly elapsedMs: number }
+  /**
+   * A line of the app's output or of init's. `time`: Unix milliseconds by the enclave's clock. The text is the enclave's: it
+   * may hold control characters.
+   */
+  | {
+      readonly type: "log";
+      readonly time: number;
+      readonly source: "stdout" | "stderr" | "init";
+      readonly text: string;
+      readonly dropped: number;
+    }
+  /** The enclave broke the control protocol and its channel was closed; it runs on. */
+  | { readonly type: "fault"; readonly reason: string }
+  | { readonly type: "exit"; readonly report: ExitReport };
+
+export type ExitReport =
+  /** The app ended and said so. `status`: 0 to 255. `lastWords`: last lines of its stderr. */
+  | {
+      readonly kind: "app";
+      readonly status: number;
+      readonly reason: ExitReason;
+      readonly lastWords: readonly string[];
+    }
+  /** The enclave was gone without a word. `console`: its last output, where the device can show it. */
+  | { readonly kind: "crash"; readonly console: string }
+  /** We ended it: `terminate()`, a deadline that passed, an abort. */
+  | { readonly kind: "terminated" };

@@ -1,0 +1,15 @@
+/** `cloister/launcher`: run and watch enclaves on the parent. */
+export {
+  type MemoryRegion,
+  NE_ERR,
+  type NitroDevice,
+  NitroError,
+  type NitroVm,
+  type ParentVsock,
+  type VsockStream,
+} from "./device.ts";
+export { Enclave } from "./enclave.ts";
+export type { EnclaveEvent, ExitReport, LaunchStage } from "./event.ts";
+export { heartbeatLimitMs } from "./heartbeat.ts";
+export { type LaunchOptions, launch } from "./launch.ts";
+export type { Publish, Published } from "./publish.ts";
