@@ -3,8 +3,6 @@
  * so it is made once a machine and cached.
  */
 import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { build } from "esbuild";
 import { CMDLINE_X86_64 } from "../format/abi.ts";
 import { type CpioEntry, encodeCpio } from "../format/cpio.ts";
@@ -17,10 +15,13 @@ import { stripElf } from "./elf.ts";
 import { makeRamdisk, type Ramdisk } from "./ramdisk.ts";
 import { NODE, nodeBinary, type Release, readVerified } from "./release.ts";
 
-/** Our programs in the enclave: each is bundled into one file. `head` is what the kernel needs to start it. */
+/**
+ * Our programs in the enclave, each bundled into one CommonJS file: `/init` has no extension, and Node would parse it
+ * twice to find out that it is an ES module. `head` is what the kernel needs to start it.
+ */
 const PROGRAMS = [
   { source: "init/main.ts", target: "init", head: "#!/bin/node\n" },
-  { source: "init/housekeeping.ts", target: "lib/housekeeping.mjs", head: "" },
+  { source: "init/housekeeping.ts", target: "lib/housekeeping.cjs", head: "" },
 ] as const;
 
 /** Mount points, homes, and the folders of what follows. Modes as a Linux distribution has them. */
@@ -79,14 +80,13 @@ export interface Program {
 
 /** Bundle our programs; the bytes do not depend on where the package is installed. */
 export async function bundlePrograms(release: Release): Promise<Program[]> {
-  const present = PROGRAMS.filter(({ source }) => existsSync(join(release.directory, source)));
   const { outputFiles } = await build({
     absWorkingDir: release.directory,
-    entryPoints: present.map(({ source, target }) => ({ in: source, out: target })),
+    entryPoints: PROGRAMS.map(({ source, target }) => ({ in: source, out: target })),
     outdir: release.directory,
     bundle: true,
     write: false,
-    format: "esm",
+    format: "cjs",
     platform: "node",
     target: "esnext",
     charset: "utf8",
@@ -96,7 +96,7 @@ export async function bundlePrograms(release: Release): Promise<Program[]> {
     legalComments: "none",
     logLevel: "silent",
   });
-  return present.map(({ target, head }, index) => {
+  return PROGRAMS.map(({ target, head }, index) => {
     const code = outputFiles[index]?.contents ?? new Uint8Array();
     return { target, data: concat([Buffer.from(head), code]) };
   });
