@@ -7,7 +7,7 @@ import { makeBlocking } from "../linux/stream.ts";
 import { type HousekeepingData, type HousekeepingMessage, REPORT_DEADLINE_MS } from "./message.ts";
 
 /** Where the packer puts the bundle of housekeeping.ts. */
-const SCRIPT = "/lib/housekeeping.mjs";
+const SCRIPT = "/lib/housekeeping.cjs";
 
 export class Housekeeper {
   readonly #worker: Worker;
