@@ -22,6 +22,14 @@ const catalogue = {
     cause: "cloister itself went wrong: a bug.",
     fix: "Run again with CLOISTER_DEBUG=1 and report the stack trace it prints.",
   },
+  E_NO_DEVICE: {
+    cause: "This release starts enclaves in the emulator; the driver's ioctl interface is not in it yet.",
+    fix: "Add --emulator; on an EC2 parent run the same file with `nitro-cli run-enclave`.",
+  },
+  E_INTERRUPTED: {
+    cause: "A signal came before the enclave had booted; nothing of it is left.",
+    fix: "Run it again and wait for its heartbeat.",
+  },
   E_EIF_MAGIC: {
     cause: "The file is not an enclave image: it does not begin with the bytes `.eif`.",
     fix: "Name a file that `cloister build` or nitro-cli wrote.",
