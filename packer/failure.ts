@@ -45,6 +45,11 @@ function unresolved(place: string, specifier: string, message: Message, details:
   if (isPath) {
     return new CloisterError("E_BUNDLE", `${place}found no file for "${specifier}"`, { details });
   }
+  if (specifier.startsWith("node:")) {
+    return new CloisterError("E_PACKAGE", `${place}Node ${process.versions.node} has no "${specifier}"`, {
+      details,
+    });
+  }
   const name = packageName(specifier);
   // esbuild's notes tell a package that is absent from one that does not export the path asked for.
   const isInstalled = message.notes.some(({ text }) => /exported|package\.json/.test(text));
