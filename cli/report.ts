@@ -12,7 +12,8 @@ const EXIT_RUN = 125;
 export function reportError(error: unknown, words: readonly string[], io: Io): number {
   const known = error instanceof CloisterError ? error : unexpected(error);
   if (words.includes("--json")) {
-    const { code, message, fix, details } = known;
+    const { code, message, details } = known;
+    const fix = known.fix ?? ERRORS[code].fix;
     io.stdout.write(
       `${JSON.stringify({ Error: { Code: code, Message: message, Fix: fix, Details: details } })}\n`,
     );
@@ -41,8 +42,8 @@ function errorText(error: CloisterError, colour: boolean): string {
         .map((line) => `  ${line}`),
     );
   const cause = causeOf(error.code);
-  if (error.fix === ERRORS[error.code].fix && cause !== "") lines.push(paint("dim", `  why: ${cause}`));
-  lines.push(`  fix: ${error.fix}`);
+  if (error.fix === undefined && cause !== "") lines.push(paint("dim", `  why: ${cause}`));
+  lines.push(`  fix: ${error.fix ?? ERRORS[error.code].fix}`);
   return `${lines.join("\n")}\n`;
 }
 

@@ -3,7 +3,7 @@
  * and, for strictness, §4.2.1, save that map keys keep the order given: AWS's messages do not sort theirs.
  * Floats, undefined and other simple values are refused in both directions.
  */
-import { at, CloisterError, mismatch } from "./errors.ts";
+import { at, CloisterError, mismatch } from "./failure.ts";
 import { concat } from "./struct.ts";
 
 /** Integers are numbers while those are exact, else bigints. */

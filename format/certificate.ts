@@ -11,7 +11,7 @@ import {
   readElement,
   Tag,
 } from "./der.ts";
-import { CloisterError, mismatch } from "./errors.ts";
+import { CloisterError, mismatch } from "./failure.ts";
 import { toHex } from "./struct.ts";
 
 export type Curve = "P-256" | "P-384" | "P-521";

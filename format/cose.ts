@@ -4,7 +4,7 @@
  */
 import { CborTag, type CborValue, decodeCbor, encodeCbor } from "./cbor.ts";
 import type { Curve, PublicKey } from "./certificate.ts";
-import { type CloisterError, mismatch } from "./errors.ts";
+import { type CloisterError, mismatch } from "./failure.ts";
 
 export const COSE_SIGN1_TAG = 18;
 /** Header label of the algorithm. */

@@ -1,7 +1,7 @@
 /**
  * DER, as far as X.509 certificates need it: tag, length, contents. Source: ITU-T X.690 §8, §10.
  */
-import { at, mismatch } from "./errors.ts";
+import { at, mismatch } from "./failure.ts";
 
 /** Universal tags, with the constructed bit where the type is always constructed. */
 export const Tag = {

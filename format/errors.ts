@@ -4,6 +4,8 @@
  */
 import { refusals } from "./refusals.ts";
 
+export { at, CloisterError, type CloisterErrorOptions, mismatch } from "./failure.ts";
+
 export interface ErrorEntry {
   readonly cause: string;
   readonly fix: string;
@@ -186,7 +188,8 @@ const catalogue = {
     fix: "Install it for that platform: `npm install --os=linux --cpu=x64 --libc=glibc`, or `npm rebuild` it on Linux.",
   },
   E_DECORATOR_METADATA: {
-    cause: "The app wants the types of decorated parameters at run time, which only tsc can write into its output.",
+    cause:
+      "The app wants the types of decorated parameters at run time, which only tsc can write into its output.",
     fix: "Remove emitDecoratorMetadata, or compile with tsc first and name its output as entry.",
   },
   E_INSTALL: {
@@ -201,41 +204,3 @@ const catalogue = {
 
 export type ErrorCode = keyof typeof catalogue;
 export const ERRORS: Readonly<Record<ErrorCode, ErrorEntry>> = catalogue;
-
-export interface CloisterErrorOptions {
-  /** What to do in this very case, where it can be said better than the catalogue does. */
-  readonly fix?: string;
-  /** More lines to show below the message: a bundler's frame, the console's last lines. */
-  readonly details?: string;
-  readonly cause?: unknown;
-}
-
-/** An error whose fault is not ours: shown as code, message, details and fix, never as a stack trace. */
-export class CloisterError extends Error {
-  readonly code: ErrorCode;
-  readonly fix: string;
-  readonly details: string | undefined;
-
-  constructor(code: ErrorCode, message: string, options: CloisterErrorOptions = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
-    this.name = "CloisterError";
-    this.code = code;
-    this.fix = options.fix ?? ERRORS[code].fix;
-    this.details = options.details;
-  }
-}
-
-/** The error of a value that is not what it must be: where it was found, what it is, what it should be. */
-export function mismatch(
-  code: ErrorCode,
-  where: string,
-  got: string | number | bigint,
-  expected: string,
-): CloisterError {
-  return new CloisterError(code, `${where}: got ${got}, expected ${expected}`);
-}
-
-/** A byte offset as messages name it. */
-export function at(offset: number): string {
-  return `offset ${offset} (0x${offset.toString(16)})`;
-}

@@ -69,7 +69,7 @@ export async function failure(
   } catch (error) {
     if (!(error instanceof CloisterError)) throw error;
     const plain = (text: string) => text.replace(/\/\S*cloister-packer-\w+/g, "DIR");
-    const { code, fix, details = "" } = error;
+    const { code, fix = "", details = "" } = error;
     return { code, message: plain(error.message), fix, details: plain(details) };
   }
   throw new Error("no failure");

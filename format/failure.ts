@@ -1,0 +1,44 @@
+/**
+ * The error class of the catalogue in errors.ts. Apart from it, so that what runs in browsers does not carry every text
+ * that the command line may ever show.
+ */
+import type { ErrorCode } from "./errors.ts";
+
+export interface CloisterErrorOptions {
+  /** What to do in this very case, where it can be said better than the catalogue does. */
+  readonly fix?: string;
+  /** More lines to show below the message: a bundler's frame, the console's last lines. */
+  readonly details?: string;
+  readonly cause?: unknown;
+}
+
+/** An error whose fault is not ours: shown as code, message, details and fix, never as a stack trace. */
+export class CloisterError extends Error {
+  readonly code: ErrorCode;
+  /** undefined: what the catalogue says for this code. */
+  readonly fix: string | undefined;
+  readonly details: string | undefined;
+
+  constructor(code: ErrorCode, message: string, options: CloisterErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = "CloisterError";
+    this.code = code;
+    this.fix = options.fix;
+    this.details = options.details;
+  }
+}
+
+/** The error of a value that is not what it must be: where it was found, what it is, what it should be. */
+export function mismatch(
+  code: ErrorCode,
+  where: string,
+  got: string | number | bigint,
+  expected: string,
+): CloisterError {
+  return new CloisterError(code, `${where}: got ${got}, expected ${expected}`);
+}
+
+/** A byte offset as messages name it. */
+export function at(offset: number): string {
+  return `offset ${offset} (0x${offset.toString(16)})`;
+}
