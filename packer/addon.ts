@@ -13,8 +13,8 @@ import {
   TARGET,
 } from "./package.ts";
 
-/** Folders in which builders leave `.node` files (node-gyp, prebuildify, node-pre-gyp), and the package's own. */
-const ADDON_FOLDERS = ["", "prebuilds", "build/Release", "lib/binding", "binding"];
+/** Folders below which builders leave `.node` files: node-gyp, prebuildify, node-pre-gyp. */
+const ADDON_FOLDERS = ["build/Release", "prebuilds", "lib/binding"];
 /** A platform package's name, where it is not installed: `@node-rs/bcrypt-linux-x64-gnu`. */
 const PLATFORM_NAME = /(?:linux|darwin|win32|windows|android|freebsd)[-_].*(?:x64|x86_64|ia32|arm|aarch64)/;
 
@@ -27,7 +27,8 @@ export function isNative(found: Package): boolean {
     isObject(manifest.napi) ||
     platformDependencies(found).length > 0 ||
     existsSync(join(directory, "binding.gyp")) ||
-    ADDON_FOLDERS.some((folder) => hasAddon(join(directory, folder)))
+    hasAddon(directory, { recursive: false }) ||
+    ADDON_FOLDERS.some((folder) => hasAddon(join(directory, folder), { recursive: true }))
   );
 }
 
@@ -35,9 +36,9 @@ function isObject(value: unknown): boolean {
   return typeof value === "object" && value !== null;
 }
 
-function hasAddon(directory: string): boolean {
-  const names = existsSync(directory) ? readdirSync(directory, { recursive: true }) : [];
-  return names.some((name) => String(name).endsWith(".node"));
+function hasAddon(directory: string, options: { readonly recursive: boolean }): boolean {
+  if (!existsSync(directory)) return false;
+  return readdirSync(directory, options).some((name) => String(name).endsWith(".node"));
 }
 
 /** Optional dependencies of which there is one a platform, installed or not. */
