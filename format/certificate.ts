@@ -1,5 +1,5 @@
 /**
- * X.509 certificates, as far as describing a signer and verifying with its key needs. Source: RFC 5280 §4.1.
+ * X.509 certificates, as far as describing a signer and verifying a chain needs. Source: RFC 5280 §4.1.
  */
 import {
   children,
@@ -11,23 +11,39 @@ import {
   readElement,
   Tag,
 } from "./der.ts";
-import { CloisterError, mismatch } from "./failure.ts";
+import { decodeExtensions, type Extension } from "./extension.ts";
+import { at, CloisterError, mismatch } from "./failure.ts";
 import { toHex } from "./struct.ts";
 
 export type Curve = "P-256" | "P-384" | "P-521";
 
 export interface Certificate {
   readonly der: Uint8Array;
-  /** In the certificate's order; `name` is OpenSSL's long name of the attribute, or its dotted number. */
-  readonly issuer: readonly { readonly name: string; readonly value: string }[];
+  /** What the issuer signed: the first element, DER. */
+  readonly tbs: Uint8Array;
+  /** 1 to 3. */
+  readonly version: number;
+  /** In the certificate's order. */
+  readonly issuer: readonly Attribute[];
+  readonly subject: readonly Attribute[];
+  /** The same as DER: what is compared, byte for byte. */
+  readonly issuerDer: Uint8Array;
+  readonly subjectDer: Uint8Array;
   /** OpenSSL's long name (`ecdsa-with-SHA384`), or the dotted number. */
   readonly signatureAlgorithm: string;
   /** Unix milliseconds. */
   readonly notBefore: number;
   readonly notAfter: number;
-  /** By the issuer, over the certificate's first element. */
+  /** By the issuer, over `tbs`; DER. */
   readonly signature: Uint8Array;
   readonly publicKey: PublicKey;
+  readonly extensions: readonly Extension[];
+}
+
+/** `name` is OpenSSL's long name, or the dotted number. */
+export interface Attribute {
+  readonly name: string;
+  readonly value: string;
 }
 
 export interface PublicKey {
@@ -81,6 +97,10 @@ const CURVES: Readonly<Record<string, Curve>> = {
 
 /** [0] EXPLICIT, constructed: the version, which version 1 leaves out. */
 const VERSION_TAG = 0xa0;
+/** [1] and [2] IMPLICIT: identifiers that nobody uses, issuer's and subject's. */
+const UNIQUE_ID_TAGS: readonly number[] = [0x81, 0x82];
+/** [3] EXPLICIT, constructed. */
+const EXTENSIONS_TAG = 0xa3;
 
 /** Nothing is verified. Throws E_DER with the byte offset. */
 export function decodeCertificate(der: Uint8Array): Certificate {
@@ -89,25 +109,59 @@ export function decodeCertificate(der: Uint8Array): Certificate {
     const extra = der.length - certificate.bytes.length;
     throw mismatch("E_DER", "certificate", `${extra} more bytes`, "its end");
   }
-  const [tbs, algorithm, signature] = children(certificate);
+  const [tbs, algorithm, signature, more] = children(certificate);
   const fields = children(expectTag(tbs, Tag.Sequence, "tbsCertificate"));
-  if (fields[0]?.tag === VERSION_TAG) fields.shift();
-  const [serial, , issuer, validity, , publicKey] = fields;
+  const version = fields[0]?.tag === VERSION_TAG ? decodeVersion(fields.shift()) : 1;
+  const [serial, inner, issuerField, validity, subjectField, publicKey, ...rest] = fields;
   expectTag(serial, Tag.Integer, "serialNumber");
-  const [notBefore, notAfter] = children(expectTag(validity, Tag.Sequence, "validity"));
-  if (notBefore === undefined || notAfter === undefined) {
-    throw mismatch("E_DER", "validity", "fewer times", "two");
+  const issuer = expectTag(issuerField, Tag.Sequence, "issuer");
+  const subject = expectTag(subjectField, Tag.Sequence, "subject");
+  const { oid, bytes } = decodeAlgorithm(algorithm, "signatureAlgorithm");
+  if (toHex(bytes) !== toHex(decodeAlgorithm(inner, "signature").bytes)) {
+    throw mismatch("E_DER", "signatureAlgorithm", oid, "the algorithm that tbsCertificate names");
   }
-  const oid = decodeAlgorithm(algorithm, "signatureAlgorithm").oid;
+  if (more !== undefined) throw mismatch("E_DER", at(more.offset), "another element", "a certificate's end");
+  const [notBefore, notAfter] = decodeValidity(validity);
   return {
     der,
-    issuer: decodeName(expectTag(issuer, Tag.Sequence, "issuer")),
+    tbs: (tbs as DerElement).bytes,
+    version,
+    issuer: decodeName(issuer),
+    subject: decodeName(subject),
+    issuerDer: issuer.bytes,
+    subjectDer: subject.bytes,
     signatureAlgorithm: SIGNATURE_ALGORITHMS[oid] ?? oid,
-    notBefore: decodeTime(notBefore),
-    notAfter: decodeTime(notAfter),
+    notBefore,
+    notAfter,
     signature: decodeBits(expectTag(signature, Tag.BitString, "signatureValue")),
     publicKey: decodePublicKey(expectTag(publicKey, Tag.Sequence, "subjectPublicKeyInfo")),
+    extensions: decodeTail(rest),
   };
+}
+
+/** INTEGER 0 is version 1. */
+function decodeVersion(element: DerElement | undefined): number {
+  const [number] = children(expectTag(element, VERSION_TAG, "version"));
+  const [value, more] = expectTag(number, Tag.Integer, "version").contents;
+  if (value !== undefined && value <= 2 && more === undefined) return value + 1;
+  throw mismatch("E_DER", "version", `${value}`, "0 to 2");
+}
+
+function decodeValidity(element: DerElement | undefined): [number, number] {
+  const [notBefore, notAfter] = children(expectTag(element, Tag.Sequence, "validity"));
+  if (notBefore !== undefined && notAfter !== undefined) return [decodeTime(notBefore), decodeTime(notAfter)];
+  throw mismatch("E_DER", "validity", "fewer times", "two");
+}
+
+/** What may follow the public key. */
+function decodeTail(elements: readonly DerElement[]): Extension[] {
+  const [last, more] = elements.filter(({ tag }) => !UNIQUE_ID_TAGS.includes(tag));
+  if (last === undefined) return [];
+  const [sequence, extra] = children(expectTag(last, EXTENSIONS_TAG, "extensions"));
+  const wrong = more ?? extra;
+  if (wrong !== undefined)
+    throw mismatch("E_DER", at(wrong.offset), "another element", "the extensions' end");
+  return decodeExtensions(expectTag(sequence, Tag.Sequence, "extensions", last.offset));
 }
 
 /** The first certificate of a PEM file: RFC 7468 §5. DER. Throws E_DER. */
@@ -125,10 +179,11 @@ export function decodePem(pem: Uint8Array): Uint8Array {
 function decodeAlgorithm(
   element: DerElement | undefined,
   what: string,
-): { oid: string; parameters?: DerElement } {
-  const [oid, parameters] = children(expectTag(element, Tag.Sequence, what));
-  const result = { oid: decodeOid(expectTag(oid, Tag.ObjectIdentifier, `${what} identifier`)) };
-  return parameters === undefined ? result : { ...result, parameters };
+): { oid: string; parameters: DerElement | undefined; bytes: Uint8Array } {
+  const sequence = expectTag(element, Tag.Sequence, what);
+  const [id, parameters] = children(sequence);
+  const oid = decodeOid(expectTag(id, Tag.ObjectIdentifier, `${what} identifier`));
+  return { oid, parameters, bytes: sequence.bytes };
 }
 
 function decodePublicKey(element: DerElement): PublicKey {
@@ -138,7 +193,7 @@ function decodePublicKey(element: DerElement): PublicKey {
 }
 
 /** RFC 5280 §4.1.2.4: a sequence of sets of attribute and value. */
-function decodeName(name: DerElement): { name: string; value: string }[] {
+function decodeName(name: DerElement): Attribute[] {
   return children(name)
     .flatMap((set) => children(expectTag(set, Tag.Set, "relative distinguished name")))
     .map((pair) => {

@@ -4,17 +4,19 @@
  */
 import { CborTag, type CborValue, decodeCbor, encodeCbor } from "./cbor.ts";
 import type { Curve, PublicKey } from "./certificate.ts";
+import { curveOf, signEcdsa, verifyEcdsa } from "./ecdsa.ts";
 import { type CloisterError, mismatch } from "./failure.ts";
 
 export const COSE_SIGN1_TAG = 18;
 /** Header label of the algorithm. */
 const ALG = 1;
 
-/** By COSE algorithm number. `size` is the signature's, bytes. Only the curve that AWS pairs with each is accepted. */
-const ALGORITHMS: ReadonlyMap<number, { curve: Curve; hash: string; size: number }> = new Map([
-  [-7, { curve: "P-256", hash: "SHA-256", size: 64 }],
-  [-35, { curve: "P-384", hash: "SHA-384", size: 96 }],
-  [-36, { curve: "P-521", hash: "SHA-512", size: 132 }],
+/** By COSE algorithm number: RFC 9053 §2.1. Only the curve that AWS pairs with each is accepted. */
+export const ES384 = -35;
+const CURVES: ReadonlyMap<number, Curve> = new Map([
+  [-7, "P-256"],
+  [ES384, "P-384"],
+  [-36, "P-521"],
 ]);
 
 export interface CoseSign1 {
@@ -61,21 +63,16 @@ export function signedBytes(message: Pick<CoseSign1, "protectedHeader" | "payloa
 
 /** Whether `key` made the signature. False too when algorithm, curve and signature size do not belong together. */
 export async function verifyCoseSign1(message: CoseSign1, key: PublicKey): Promise<boolean> {
-  const algorithm = ALGORITHMS.get(message.algorithm);
-  if (algorithm === undefined || algorithm.curve !== key.curve) return false;
-  if (message.signature.length !== algorithm.size) return false;
-  const { subtle } = globalThis.crypto;
-  const named = { name: "ECDSA", namedCurve: algorithm.curve };
-  let imported: CryptoKey;
-  try {
-    imported = await subtle.importKey("spki", new Uint8Array(key.spki), named, false, ["verify"]);
-  } catch {
-    // A point that is not on the curve: no signature can be its.
-    return false;
-  }
-  const parameters = { name: "ECDSA", hash: algorithm.hash };
-  const data = new Uint8Array(signedBytes(message));
-  return subtle.verify(parameters, imported, new Uint8Array(message.signature), data);
+  if (key.curve === undefined || CURVES.get(message.algorithm) !== key.curve) return false;
+  return verifyEcdsa(key, message.signature, signedBytes(message));
+}
+
+/** Sign a payload with a private ECDSA key, under the algorithm of its curve. */
+export async function signCoseSign1(payload: Uint8Array, key: CryptoKey): Promise<CoseSign1> {
+  const curve = curveOf(key);
+  const algorithm = [...CURVES.keys()].find((number) => CURVES.get(number) === curve) as number;
+  const message = { protectedHeader: encodeProtectedHeader(algorithm), algorithm, payload };
+  return { ...message, signature: await signEcdsa(key, signedBytes(message)) };
 }
 
 function wrong(where: string, value: CborValue | undefined, expected: string): CloisterError {

@@ -2,11 +2,14 @@
  * DER, as far as X.509 certificates need it: tag, length, contents. Source: ITU-T X.690 §8, §10.
  */
 import { at, mismatch } from "./failure.ts";
+import { concat } from "./struct.ts";
 
 /** Universal tags, with the constructed bit where the type is always constructed. */
 export const Tag = {
+  Boolean: 0x01,
   Integer: 0x02,
   BitString: 0x03,
+  OctetString: 0x04,
   ObjectIdentifier: 0x06,
   Utf8String: 0x0c,
   PrintableString: 0x13,
@@ -131,4 +134,65 @@ export function decodeTime(element: DerElement): number {
   )
     return time;
   throw mismatch("E_DER", at(element.offset), JSON.stringify(text.slice(0, 20)), "a time in UTC");
+}
+
+/** An element of these contents, which may come in pieces. */
+export function encodeElement(tag: number, ...contents: readonly Uint8Array[]): Uint8Array {
+  const length = contents.reduce((sum, piece) => sum + piece.length, 0);
+  const digits: number[] = [];
+  for (let rest = length; rest > 0; rest = Math.floor(rest / 256)) digits.unshift(rest % 256);
+  const head = length < 0x80 ? [tag, length] : [tag, 0x80 | digits.length, ...digits];
+  return concat([Uint8Array.from(head), ...contents]);
+}
+
+/** X.690 §8.3: an INTEGER of this value, big-endian and not negative, in its shortest form. */
+export function encodeInteger(magnitude: Uint8Array): Uint8Array {
+  const first = magnitude.findIndex((byte) => byte !== 0);
+  const digits = first < 0 ? Uint8Array.of(0) : magnitude.subarray(first);
+  const sign = (digits[0] as number) < 0x80 ? [] : [Uint8Array.of(0)];
+  return encodeElement(Tag.Integer, ...sign, digits);
+}
+
+/** The big-endian value of an INTEGER that is not negative, without leading zeros: zero has no bytes. Throws E_DER. */
+export function decodeInteger({ contents, offset }: DerElement): Uint8Array {
+  const [first, second = 0] = contents;
+  if (first === undefined || first >= 0x80 || (first === 0 && contents.length > 1 && second < 0x80)) {
+    throw mismatch(
+      "E_DER",
+      at(offset),
+      "a negative or padded integer",
+      "one from 0 on, in its shortest form",
+    );
+  }
+  return first === 0 ? contents.subarray(1) : contents;
+}
+
+/** X.690 §8.19: an OBJECT IDENTIFIER from its dotted form. */
+export function encodeOid(oid: string): Uint8Array {
+  const [first = 0, second = 0, ...rest] = oid.split(".").map(Number);
+  const bytes = [first * 40 + second, ...rest].flatMap((arc) => {
+    const digits = [arc % 128];
+    for (let left = Math.floor(arc / 128); left > 0; left = Math.floor(left / 128)) {
+      digits.unshift(0x80 | (left % 128));
+    }
+    return digits;
+  });
+  return encodeElement(Tag.ObjectIdentifier, Uint8Array.from(bytes));
+}
+
+/** X.690 §8.6: a BIT STRING whose last byte has `unused` bits that do not count. */
+export function encodeBits(bytes: Uint8Array, unused = 0): Uint8Array {
+  return encodeElement(Tag.BitString, Uint8Array.of(unused), bytes);
+}
+
+/** RFC 5280 §4.1.2.5: UTCTime through 2049, GeneralizedTime from 2050 on; Unix milliseconds, cut to seconds. */
+export function encodeTime(time: number): Uint8Array {
+  const text = new Date(time)
+    .toISOString()
+    .replace(/\.\d+Z$|[-:T]/g, (cut) => (cut.endsWith("Z") ? "Z" : ""));
+  const short = text < "2050";
+  return encodeElement(
+    short ? Tag.UtcTime : Tag.GeneralizedTime,
+    new TextEncoder().encode(short ? text.slice(2) : text),
+  );
 }

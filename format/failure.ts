@@ -10,6 +10,9 @@ export interface CloisterErrorOptions {
   /** More lines to show below the message: a bundler's frame, the console's last lines. */
   readonly details?: string;
   readonly cause?: unknown;
+  /** What was found and what should have been there, for programs; the message says both. */
+  readonly got?: string;
+  readonly expected?: string;
 }
 
 /** An error whose fault is not ours: shown as code, message, details and fix, never as a stack trace. */
@@ -18,6 +21,8 @@ export class CloisterError extends Error {
   /** undefined: what the catalogue says for this code. */
   readonly fix: string | undefined;
   readonly details: string | undefined;
+  readonly got: string | undefined;
+  readonly expected: string | undefined;
 
   constructor(code: ErrorCode, message: string, options: CloisterErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -25,6 +30,8 @@ export class CloisterError extends Error {
     this.code = code;
     this.fix = options.fix;
     this.details = options.details;
+    this.got = options.got;
+    this.expected = options.expected;
   }
 }
 
@@ -35,7 +42,7 @@ export function mismatch(
   got: string | number | bigint,
   expected: string,
 ): CloisterError {
-  return new CloisterError(code, `${where}: got ${got}, expected ${expected}`);
+  return new CloisterError(code, `${where}: got ${got}, expected ${expected}`, { got: `${got}`, expected });
 }
 
 /** A byte offset as messages name it. */
