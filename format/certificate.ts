@@ -7,6 +7,8 @@ import {
   decodeBits,
   decodeOid,
   decodeTime,
+  encodeElement,
+  encodeOid,
   expectTag,
   readElement,
   Tag,
@@ -77,7 +79,7 @@ const ATTRIBUTES: Readonly<Record<string, string>> = {
 };
 
 /** RFC 5758 §3.2, RFC 4055 §5, RFC 8410 §3. */
-const SIGNATURE_ALGORITHMS: Readonly<Record<string, string>> = {
+export const SIGNATURE_ALGORITHMS: Readonly<Record<string, string>> = {
   "1.2.840.10045.4.3.2": "ecdsa-with-SHA256",
   "1.2.840.10045.4.3.3": "ecdsa-with-SHA384",
   "1.2.840.10045.4.3.4": "ecdsa-with-SHA512",
@@ -96,11 +98,11 @@ const CURVES: Readonly<Record<string, Curve>> = {
 };
 
 /** [0] EXPLICIT, constructed: the version, which version 1 leaves out. */
-const VERSION_TAG = 0xa0;
+export const VERSION_TAG = 0xa0;
 /** [1] and [2] IMPLICIT: identifiers that nobody uses, issuer's and subject's. */
 const UNIQUE_ID_TAGS: readonly number[] = [0x81, 0x82];
 /** [3] EXPLICIT, constructed. */
-const EXTENSIONS_TAG = 0xa3;
+export const EXTENSIONS_TAG = 0xa3;
 
 /** Nothing is verified. Throws E_DER with the byte offset. */
 export function decodeCertificate(der: Uint8Array): Certificate {
@@ -202,6 +204,21 @@ function decodeName(name: DerElement): Attribute[] {
       if (value === undefined) throw mismatch("E_DER", `attribute ${oid}`, "nothing", "a value");
       return { name: ATTRIBUTES[oid] ?? oid, value: decodeString(value) };
     });
+}
+
+/**
+ * Attributes by OpenSSL's long names. RFC 5280 appendix A: a country is a PrintableString; RFC 5280 §4.1.2.4: all others
+ * are UTF8Strings. Throws TypeError for a name that has no number here.
+ */
+export function encodeName(attributes: readonly Attribute[]): Uint8Array {
+  const sets = attributes.map(({ name, value }) => {
+    const oid = Object.keys(ATTRIBUTES).find((key) => ATTRIBUTES[key] === name);
+    if (oid === undefined) throw new TypeError(`got the attribute ${name}, expected one with a known number`);
+    const tag = name === "countryName" ? Tag.PrintableString : Tag.Utf8String;
+    const text = encodeElement(tag, new TextEncoder().encode(value));
+    return encodeElement(Tag.Set, encodeElement(Tag.Sequence, encodeOid(oid), text));
+  });
+  return encodeElement(Tag.Sequence, ...sets);
 }
 
 function decodeString({ tag, contents }: DerElement): string {

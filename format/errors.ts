@@ -3,6 +3,7 @@
  * found and what was expected, the catalogue adds the cause and what to do.
  */
 import { refusals } from "./refusals.ts";
+import { verdicts } from "./verdicts.ts";
 
 export { at, CloisterError, type CloisterErrorOptions, mismatch } from "./failure.ts";
 
@@ -163,6 +164,7 @@ const catalogue = {
     fix: "Correct what its last words below say.",
   },
   ...refusals,
+  ...verdicts,
   E_CONFIG: {
     cause: "cloister.config.* or package.json has a field or value that cloister does not know.",
     fix: "Correct the value; every field and its default are in the types of defineConfig.",

@@ -109,6 +109,6 @@ function describe(value: unknown): string {
   if (value === undefined) return "nothing";
   if (Array.isArray(value)) return `an array of ${value.length}`;
   if (isObject(value)) return "an object";
-  const text = JSON.stringify(value);
+  const text = typeof value === "number" ? `${value}` : JSON.stringify(value);
   return text.length > 60 ? `${text.slice(0, 60)}…` : text;
 }

@@ -28,7 +28,7 @@ export interface ByteReader {
 
 /** Bytes in memory as a ByteReader. Pieces it returns are views. */
 export function bytesReader(bytes: Uint8Array): ByteReader {
-  return { size: bytes.length, read: (offset, length) => bytes.subarray(offset, offset + length) };
+  return { size: bytes.byteLength, read: (offset, length) => bytes.subarray(offset, offset + length) };
 }
 
 export interface EifHeader {
@@ -102,15 +102,16 @@ export async function readEif(reader: ByteReader, options: ReadEifOptions = {}):
 
 /** A whole EIF in memory, its CRC checked. Throws as `readEif`, and E_EIF_CRC. */
 export function decodeEif(bytes: Uint8Array): DecodedEif {
-  const { header, table } = decodeHeader(bytes);
+  const { header, table } = decodeHeader(bytes.subarray(0, EIF_HEADER_SIZE));
+  const fileSize = bytes.byteLength;
   const sections: DecodedSection[] = [];
   for (const row of table) {
-    const offset = sectionOffset(row, sections.at(-1), bytes.length, {});
+    const offset = sectionOffset(row, sections.at(-1), fileSize, {});
     const start = offset + SECTION_HEADER_SIZE;
-    const section = decodeSection(bytes.subarray(offset, start), offset, row, bytes.length, {});
+    const section = decodeSection(bytes.subarray(offset, start), offset, row, fileSize, {});
     sections.push({ ...section, data: bytes.subarray(start, start + section.size) });
   }
-  const eif = finish(header, sections, bytes.length, {});
+  const eif = finish(header, sections, fileSize, {});
   checkCrc(crc32(bytes.subarray(EIF_HEADER_SIZE), crc32(bytes.subarray(0, HEADER.crc))), header.crc);
   return { ...eif, sections };
 }

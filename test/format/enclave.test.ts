@@ -1,0 +1,87 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { decodeEnclaveJson, type EnclaveJson, encodeEnclaveJson } from "../../format/enclave.ts";
+import { refusal, utf8 } from "./vectors.ts";
+
+const config: EnclaveJson = {
+  version: 1,
+  name: "hello",
+  entry: "dist/app.js",
+  ports: [8080, 3000],
+  env: { ZONE: "a=b", A: "", ünï: "日本" },
+};
+
+test("reads back what was written", () => {
+  expect(decodeEnclaveJson(encodeEnclaveJson(config))).toEqual(config);
+});
+
+test("the same configuration is the same bytes", () => {
+  const { env, ...rest } = config;
+  const shuffled = { env: Object.fromEntries(Object.entries(env).reverse()), ...rest };
+  expect(encodeEnclaveJson(shuffled)).toEqual(encodeEnclaveJson(config));
+  expect(new TextDecoder().decode(encodeEnclaveJson({ ...config, env: {}, ports: [1] }))).toBe(
+    '{\n  "version": 1,\n  "name": "hello",\n  "entry": "dist/app.js",\n  "ports": [\n    1\n  ],\n  "env": {}\n}\n',
+  );
+});
+
+test("reads back any environment", () => {
+  const name = fc.string({ minLength: 1 }).filter((text) => !/[=\0]/.test(text));
+  const value = fc.string({ unit: "grapheme" }).filter((text) => !text.includes("\0"));
+  fc.assert(
+    fc.property(fc.dictionary(name, value), (env) => {
+      expect(decodeEnclaveJson(encodeEnclaveJson({ ...config, env })).env).toEqual({ ...env });
+    }),
+  );
+  const hostile = utf8(JSON.stringify(config).replace('"A":""', '"__proto__":"polluted"'));
+  expect(Object.keys(decodeEnclaveJson(hostile).env)).toContain("__proto__");
+  expect(({} as Record<string, unknown>).polluted).toBeUndefined();
+});
+
+describe("names the path of what is wrong", () => {
+  const ports = "1..4294967294";
+  test.each<[Record<string, unknown>, string]>([
+    [{ version: 2 }, "version: got 2, expected 1..1"],
+    [{ version: undefined }, "version: got nothing, expected 1..1"],
+    [{ name: "" }, 'name: got "", expected a name without slashes and control characters'],
+    [{ name: "a/b" }, 'name: got "a/b", expected a name without slashes and control characters'],
+    [{ name: 7 }, "name: got 7, expected a string"],
+    [{ entry: "/app.js" }, 'entry: got "/app.js", expected a path below /app'],
+    [{ entry: "a/../../init" }, 'entry: got "a/../../init", expected a path below /app'],
+    [{ entry: "" }, 'entry: got "", expected a path below /app'],
+    [{ ports: [8080, 0] }, `ports[1]: got 0, expected ${ports}`],
+    [{ ports: [2 ** 32 - 1] }, `ports[0]: got 4294967295, expected ${ports}`],
+    [{ ports: ["80"] }, `ports[0]: got "80", expected ${ports}`],
+    [{ ports: [1.5] }, `ports[0]: got 1.5, expected ${ports}`],
+    [{ ports: [1, 2, 1] }, "ports[2]: got 1, expected each port once"],
+    [{ ports: {} }, "ports: got an object, expected an array"],
+    [{ env: [] }, "env: got an array of 0, expected an object"],
+    [{ env: { A: 1 } }, "env.A: got 1, expected a string"],
+    [{ env: { "A=B": "x" } }, 'env.A=B: got "x", expected a variable name without = and NUL'],
+    [{ env: { "": "x" } }, 'env.: got "x", expected a variable name without = and NUL'],
+    [{ env: { A: "x\0y" } }, 'env.A: got "x\\u0000y", expected a value without NUL'],
+    [{ memory: 512 }, "memory: got 512, expected no such key"],
+  ])("%j", (change, message) => {
+    expect(refusal(() => decodeEnclaveJson(utf8(JSON.stringify({ ...config, ...change }))))).toBe(
+      `E_ENCLAVE_JSON: enclave.json: ${message}`,
+    );
+  });
+
+  test("when writing too", () => {
+    expect(refusal(() => encodeEnclaveJson({ ...config, ports: [0] }))).toBe(
+      `E_ENCLAVE_JSON: enclave.json: ports[0]: got 0, expected ${ports}`,
+    );
+  });
+
+  test("and of no JSON at all", () => {
+    expect(refusal(() => decodeEnclaveJson(utf8("{")))).toMatch(
+      /^E_ENCLAVE_JSON: enclave.json: got "{" \(.*\), expected JSON$/,
+    );
+  });
+});
+
+test("the largest and smallest ports pass", () => {
+  expect(decodeEnclaveJson(encodeEnclaveJson({ ...config, ports: [1, 2 ** 32 - 2] })).ports).toEqual([
+    1,
+    2 ** 32 - 2,
+  ]);
+});
