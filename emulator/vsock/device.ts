@@ -8,16 +8,13 @@ import { CID_HOST, CID_PARENT } from "../../format/abi.ts";
 import { closeDescriptor, makeSocketPair } from "../../linux/descriptor.ts";
 import { SystemError } from "../../linux/ffi.ts";
 import { Connection, type ConnectionAddress, type ConnectionHost } from "./connection.ts";
-import { QueueFault, type Region } from "./memory.ts";
+import type { QueueFault } from "./memory.ts";
 import * as packet from "./packet.ts";
-import { Chain, type SplitQueue } from "./queue.ts";
+import type { Chain, SplitQueue } from "./queue.ts";
+import { type VhostDevice, VhostSession } from "./session.ts";
 import { VsockStream } from "./stream.ts";
-import { ConnectionTable, Resets } from "./table.ts";
-import { type VhostDevice, VhostSession } from "./vhost.ts";
-
-/** virtio 1.2, 5.10.2: rx is what the driver receives. QEMU keeps the event queue to itself. */
-const RX = 0;
-const TX = 1;
+import { ConnectionTable } from "./table.ts";
+import { Traffic, type TrafficHandler, TX } from "./traffic.ts";
 
 /** Linux's default is 2 s (af_vsock.c VSOCK_DEFAULT_CONNECT_TIMEOUT), too short for a busy machine without KVM. */
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -42,7 +39,7 @@ export interface VsockConnectOptions {
 
 type OnConnection = (stream: VsockStream) => void;
 
-export class VsockDevice implements VhostDevice, ConnectionHost {
+export class VsockDevice implements VhostDevice, ConnectionHost, TrafficHandler {
   readonly config: Uint8Array;
   readonly queues = [
     { name: "vsock rx", direction: "write" },
@@ -57,24 +54,10 @@ export class VsockDevice implements VhostDevice, ConnectionHost {
   readonly #session: VhostSession;
   readonly #listeners = new Map<string, OnConnection>();
   readonly #table = new ConnectionTable();
-  readonly #resets = new Resets();
+  readonly #traffic = new Traffic(this);
   readonly #settleClosed: () => void;
   #isQemuOpen = true;
   #isClosed = false;
-
-  #rx: SplitQueue | undefined;
-  #tx: SplitQueue | undefined;
-  readonly #chain = new Chain();
-  readonly #header = packet.emptyHeader();
-  readonly #scratch = new Uint8Array(packet.HEADER_BYTES);
-  readonly #scratchView = new DataView(this.#scratch.buffer);
-  #resumes: NodeJS.Immediate | undefined;
-
-  /** Connections with something to send, in turn; those with news for their owners. */
-  #ready: Connection[] = [];
-  #news: Connection[] = [];
-  /** A ring is being worked on: no owner may be called. */
-  #isBusy = false;
 
   constructor(options: VsockDeviceOptions) {
     this.#options = options;
@@ -157,20 +140,16 @@ export class VsockDevice implements VhostDevice, ConnectionHost {
 
   onStart(index: number, queue: SplitQueue, isReset: boolean): void {
     if (isReset) this.#dropAll();
-    if (index === RX) this.#rx = queue;
-    else this.#tx = queue;
-    queue.disableKicks();
-    this.#resumeSoon();
+    this.#traffic.start(index, queue);
   }
 
   onStop(index: number): void {
-    if (index === RX) this.#rx = undefined;
-    else this.#tx = undefined;
+    this.#traffic.stop(index);
   }
 
   onKick(index: number): void {
-    if (index === TX) this.#drain();
-    else this.#fill();
+    if (index === TX) this.#traffic.drain();
+    else this.#traffic.fill();
   }
 
   onClose(error: Error | undefined): void {
@@ -182,134 +161,56 @@ export class VsockDevice implements VhostDevice, ConnectionHost {
     if (error !== undefined) this.#options.onFault?.(error);
   }
 
+  #dropAll(): void {
+    this.#traffic.quietly(() => {
+      this.#traffic.resets.clear();
+      for (const connection of this.#table.all()) {
+        // A REQUEST that waits for its first driver goes to the next one.
+        if (this.#isClosed || !connection.isUnsent) connection.drop();
+      }
+    });
+  }
+
   // ---- ConnectionHost
 
   schedule(connection: Connection): void {
-    if (!connection.isScheduled) {
-      connection.isScheduled = true;
-      this.#ready.push(connection);
-    }
-    if (!this.#isBusy) this.#fill();
+    this.#traffic.schedule(connection);
   }
 
   notify(connection: Connection): void {
-    if (!connection.isNotified) {
-      connection.isNotified = true;
-      this.#news.push(connection);
-    }
-    if (!this.#isBusy) this.#dispatch();
+    this.#traffic.notify(connection);
   }
 
   release(connection: Connection): void {
     this.#table.delete(connection);
   }
 
-  #dropAll(): void {
-    this.#isBusy = true;
-    this.#resets.clear();
-    for (const connection of this.#table.all()) {
-      // A REQUEST that waits for its first driver goes to the next one.
-      if (this.#isClosed || !connection.isUnsent) connection.drop();
-    }
-    this.#isBusy = false;
-    this.#resumeSoon();
-  }
+  // ---- TrafficHandler
 
-  /** Work from a turn of the event loop of its own: not from within a vhost-user message, whose errors end the session. */
-  #resumeSoon(): void {
-    this.#resumes ??= setImmediate(() => {
-      this.#resumes = undefined;
-      this.#dispatch();
-      this.#drain();
-      this.#fill();
-    });
-  }
-
-  // ---- the guest's packets: tx ring to connections
-
-  /** Take what the guest sent, at most a ring full at a time so that the rest of the process has its turns. */
-  #drain(): void {
-    if (this.#tx === undefined) return;
-    this.#work(this.#tx, TX, (queue) => {
-      queue.disableKicks();
-      for (let taken = 0; taken < queue.size; taken++) {
-        if (!this.#pop(queue)) return;
-        this.#receive(this.#chain);
-        queue.push(this.#chain, 0);
-      }
-      this.#resumeSoon();
-    });
-    this.#fill();
-  }
-
-  /** The next chain; where there is none, the driver kicks for the next. */
-  #pop(queue: SplitQueue): boolean {
-    return queue.pop(this.#chain) || (queue.enableKicks() && queue.pop(this.#chain));
-  }
-
-  /** Work on a ring, publish what was used, then tell the owners. A fault of the driver stops the device. */
-  #work(queue: SplitQueue, index: number, work: (queue: SplitQueue) => void): void {
-    this.#isBusy = true;
-    try {
-      work(queue);
-    } catch (error) {
-      if (!(error instanceof QueueFault)) throw error;
-      this.#fault(error);
-    } finally {
-      this.#isBusy = false;
-    }
-    if (queue.publish()) this.#session.call(index);
-    this.#dispatch();
-  }
-
-  #dispatch(): void {
-    try {
-      for (let next = this.#news.shift(); next !== undefined; next = this.#news.shift()) {
-        next.isNotified = false;
-        next.dispatch();
-      }
-    } finally {
-      // An owner's callback threw: that is between it and the process, the others still get their news.
-      if (this.#news.length > 0) this.#resumeSoon();
-    }
-  }
-
-  #fault(error: QueueFault): void {
-    this.#session.fail();
-    this.#dropAll();
-    this.#options.onFault?.(error);
-  }
-
-  #receive(chain: Chain): void {
-    const header = this.#header;
-    if (chain.total < packet.HEADER_BYTES) {
-      throw new QueueFault(
-        `vsock tx queue, chain ${chain.head}: ${chain.total} bytes, a header has ${packet.HEADER_BYTES}`,
-      );
-    }
-    if ((chain.lengths[0] as number) >= packet.HEADER_BYTES) {
-      packet.readHeader((chain.regions[0] as Region).view, chain.offsets[0] as number, header);
-    } else {
-      chain.read(0, this.#scratch, 0, packet.HEADER_BYTES);
-      packet.readHeader(this.#scratchView, 0, header);
-    }
+  onPacket(header: Readonly<packet.PacketHeader>, chain: Chain): void {
     const connection = this.#table.find(header.dstCid, header.dstPort, header.srcPort);
-    if (connection !== undefined && this.#isSound(header, chain)) connection.receive(header, chain);
-    else if (!this.#accept(header, chain)) this.#refuse(header, connection);
-  }
-
-  #isSound(header: Readonly<packet.PacketHeader>, chain: Chain): boolean {
-    return (
+    const isSound =
       header.type === packet.TYPE_STREAM &&
       header.srcCid === this.#options.guestCid &&
-      header.length <= chain.total - packet.HEADER_BYTES
-    );
+      header.length <= chain.total - packet.HEADER_BYTES;
+    if (isSound && connection !== undefined) connection.receive(header, chain);
+    else if (isSound && header.op === packet.OP_REQUEST && this.#accept(header)) return;
+    else this.#refuse(header, connection);
   }
 
-  #accept(header: Readonly<packet.PacketHeader>, chain: Chain): boolean {
-    if (header.op !== packet.OP_REQUEST || !this.#isSound(header, chain) || this.#table.isFull) return false;
+  call(index: number): void {
+    this.#session.call(index);
+  }
+
+  onFault(fault: QueueFault): void {
+    this.#session.fail();
+    this.#dropAll();
+    this.#options.onFault?.(fault);
+  }
+
+  #accept(header: Readonly<packet.PacketHeader>): boolean {
     const onConnection = this.#listeners.get(`${header.dstCid}:${header.dstPort}`);
-    if (onConnection === undefined) return false;
+    if (onConnection === undefined || this.#table.isFull) return false;
     const connection = new Connection(this, addressOf(header), "guest");
     this.#table.add(connection);
     connection.owner = {
@@ -325,61 +226,7 @@ export class VsockDevice implements VhostDevice, ConnectionHost {
   #refuse(header: Readonly<packet.PacketHeader>, connection: Connection | undefined): void {
     if (connection !== undefined && header.srcCid === this.#options.guestCid)
       connection.abort("a malformed packet");
-    else if (header.op !== packet.OP_RST) this.#resets.add(header);
-  }
-
-  // ---- packets for the guest: connections to rx ring
-
-  /** Send while the guest has buffers, one packet of each connection in turn. */
-  #fill(): void {
-    if (this.#rx === undefined || (this.#ready.length === 0 && this.#resets.isEmpty)) return;
-    this.#work(this.#rx, RX, (queue) => {
-      for (let sent = 0; sent < queue.size; sent++) {
-        const connection = this.#resets.isEmpty ? this.#nextReady() : undefined;
-        if (connection === undefined && this.#resets.isEmpty) {
-          queue.disableKicks();
-          return;
-        }
-        if (!this.#pop(queue)) return;
-        this.#send(this.#chain, connection);
-        queue.push(this.#chain, packet.HEADER_BYTES + this.#header.length);
-      }
-      this.#resumeSoon();
-    });
-  }
-
-  /** The connection whose turn it is; those that have nothing to send any more leave the line. */
-  #nextReady(): Connection | undefined {
-    for (;;) {
-      const connection = this.#ready[0];
-      if (connection === undefined || connection.isSendable) return connection;
-      connection.isScheduled = false;
-      this.#ready.shift();
-    }
-  }
-
-  /** Put the packet of a connection, or the next RST to nobody's, into a buffer of the guest. */
-  #send(chain: Chain, connection: Connection | undefined): void {
-    const header = this.#header;
-    if (chain.total <= packet.HEADER_BYTES) {
-      throw new QueueFault(
-        `vsock rx queue, chain ${chain.head}: buffer of ${chain.total} bytes, too small for a packet`,
-      );
-    }
-    if (connection === undefined) {
-      this.#resets.take(header);
-    } else {
-      this.#ready.shift();
-      connection.compose(header, chain);
-      if (connection.isSendable) this.#ready.push(connection);
-      else connection.isScheduled = false;
-    }
-    if ((chain.lengths[0] as number) >= packet.HEADER_BYTES) {
-      packet.writeHeader((chain.regions[0] as Region).view, chain.offsets[0] as number, header);
-    } else {
-      packet.writeHeader(this.#scratchView, 0, header);
-      chain.write(0, this.#scratch, 0, packet.HEADER_BYTES);
-    }
+    else if (header.op !== packet.OP_RST) this.#traffic.resets.add(header);
   }
 }
 

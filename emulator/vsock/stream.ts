@@ -1,13 +1,14 @@
 /** A connection as a Node stream. */
 import { Duplex } from "node:stream";
+import type { VsockStream as LauncherStream } from "../../launcher/device.ts";
 import type { SystemError } from "../../linux/ffi.ts";
-import type { Connection, ConnectionOwner, WriteCallback } from "./connection.ts";
+import type { Callback, Connection, ConnectionOwner } from "./connection.ts";
 
 /**
  * One vsock connection: `end()` shuts our direction down, the guest's shutdown is 'end', `destroy()` resets. Errors:
  * ECONNRESET (the guest reset, broke the protocol or went away), EPIPE (it takes no more bytes).
  */
-export class VsockStream extends Duplex implements ConnectionOwner {
+export class VsockStream extends Duplex implements LauncherStream, ConnectionOwner {
   readonly remoteCid: number;
   readonly remotePort: number;
   /** Our end: the CID and port that the guest sees. */
@@ -20,13 +21,15 @@ export class VsockStream extends Duplex implements ConnectionOwner {
   constructor(connection: Connection) {
     super({ allowHalfOpen: true });
     this.#connection = connection;
-    this.remoteCid = connection.remoteCid;
-    this.remotePort = connection.remotePort;
-    this.localCid = connection.localCid;
-    this.localPort = connection.localPort;
+    const { localCid, localPort, remoteCid, remotePort } = connection.address;
+    this.remoteCid = remoteCid;
+    this.remotePort = remotePort;
+    this.localCid = localCid;
+    this.localPort = localPort;
     connection.owner = this;
   }
 
+  /** Long since: a stream is made of an established connection. */
   onEstablished(): void {}
 
   onReadable(): void {
@@ -47,22 +50,22 @@ export class VsockStream extends Duplex implements ConnectionOwner {
     this.onReadable();
   }
 
-  override _write(chunk: Uint8Array, _encoding: BufferEncoding, callback: WriteCallback): void {
+  override _write(chunk: Uint8Array, _encoding: BufferEncoding, callback: Callback): void {
     this.#connection.send([chunk], callback);
   }
 
-  override _writev(chunks: { chunk: Uint8Array }[], callback: WriteCallback): void {
+  override _writev(chunks: { chunk: Uint8Array }[], callback: Callback): void {
     this.#connection.send(
       chunks.map(({ chunk }) => chunk),
       callback,
     );
   }
 
-  override _final(callback: WriteCallback): void {
+  override _final(callback: Callback): void {
     this.#connection.shutdown(callback);
   }
 
-  override _destroy(error: Error | null, callback: WriteCallback): void {
+  override _destroy(error: Error | null, callback: Callback): void {
     this.#connection.reset();
     callback(error);
   }

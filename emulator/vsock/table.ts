@@ -33,9 +33,9 @@ export class ConnectionTable {
   }
 
   find(localCid: number, localPort: number, remotePort: number): Connection | undefined {
-    const recent = this.#recent;
+    const recent = this.#recent?.address;
     if (recent?.remotePort === remotePort && recent.localPort === localPort && recent.localCid === localCid) {
-      return recent;
+      return this.#recent;
     }
     const found = this.#connections.get(keyOf(localCid, localPort, remotePort));
     if (found !== undefined) this.#recent = found;
@@ -43,15 +43,13 @@ export class ConnectionTable {
   }
 
   add(connection: Connection): void {
-    this.#connections.set(
-      keyOf(connection.localCid, connection.localPort, connection.remotePort),
-      connection,
-    );
+    const { localCid, localPort, remotePort } = connection.address;
+    this.#connections.set(keyOf(localCid, localPort, remotePort), connection);
   }
 
   delete(connection: Connection): void {
-    const key = keyOf(connection.localCid, connection.localPort, connection.remotePort);
-    if (this.#connections.get(key) === connection) this.#connections.delete(key);
+    const { localCid, localPort, remotePort } = connection.address;
+    this.#connections.delete(keyOf(localCid, localPort, remotePort));
     if (this.#recent === connection) this.#recent = undefined;
   }
 

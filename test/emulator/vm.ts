@@ -81,7 +81,7 @@ export async function startVm(options: VmOptions = {}): Promise<Vm> {
     options.program ?? "qemu-system-x86_64",
     [
       ...(options.machine ?? ["-M", "microvm,acpi=off,memory-backend=memory"]),
-      ...["-accel", "tcg", "-cpu", "max", "-m", "1024M", "-smp", String(options.cpus ?? 1)],
+      ...["-accel", "tcg", "-cpu", "max,erms=off,fsrm=off", "-m", "1024M", "-smp", String(options.cpus ?? 1)],
       ...["-object", "memory-backend-memfd,id=memory,size=1024M,share=on"],
       ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],
       ...["-chardev", "socket,id=vsock,fd=3", "-device", "vhost-user-vsock-device,chardev=vsock"],
