@@ -50,6 +50,12 @@ const VIRTIO_MMIO: Record<MachineKind, readonly string[]> = {
   "nitro-enclave": ["virtio_mmio.device=512@0xfeb00e00:12", "virtio_mmio.device=512@0xfeb00c00:11"],
 };
 
+/**
+ * TCG runs `rep movsb` byte by byte. A kernel that sees ERMS or FSRM copies with it, one that sees neither takes 8 bytes a
+ * step: measured, vsock transfers cost the guest 40 % less CPU time.
+ */
+const CPU_MODEL: Record<Accelerator, string> = { kvm: "host", tcg: "max,erms=off,fsrm=off" };
+
 /** The whole command line of QEMU after the program's name. */
 export function qemuArguments(plan: QemuPlan): string[] {
   const machine = {
@@ -68,7 +74,7 @@ export function qemuArguments(plan: QemuPlan): string[] {
   return [
     ...plan.firmware.flatMap((folder) => ["-L", folder]),
     ...["-M", machine],
-    ...["-accel", plan.accelerator, "-cpu", plan.accelerator === "kvm" ? "host" : "max"],
+    ...["-accel", plan.accelerator, "-cpu", CPU_MODEL[plan.accelerator]],
     ...["-m", `${plan.memory}B`, "-smp", String(plan.cpus)],
     // vhost-user: the backend maps the guest's memory.
     ...["-object", `memory-backend-memfd,id=memory,size=${plan.memory}B,share=on`],
