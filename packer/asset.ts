@@ -6,7 +6,9 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { dirname, extname, join, relative, resolve } from "node:path";
 import type { Loader, Plugin } from "esbuild";
+import { CloisterError } from "../format/errors.ts";
 import type { AppFile } from "./bundle.ts";
+import { elfMachine, MACHINE_X86_64 } from "./elf.ts";
 
 const URL_PATTERN = /new\s+URL\(\s*(["'`])(\.{1,2}\/[^"'`$?#\n]*)\1\s*,\s*import\.meta\.url\s*,?\s*\)/g;
 const SCRIPT = /\.[cm]?[jt]sx?$/;
@@ -82,11 +84,15 @@ export function assetPlugin(assets: Assets, modules: ReadonlySet<string>): Plugi
           loader: loaderOf(path),
         }));
       }
-      onLoad({ filter: /\.node$/ }, ({ path }) => ({
+      onLoad({ filter: /\.node$/ }, async ({ path }) => {
+        if (elfMachine(await readFile(path)) !== MACHINE_X86_64) {
+          const message = `${path}: got no x86_64 ELF file, expected an addon for linux-x64-glibc`;
+          throw new CloisterError("E_ADDON", message);
+        }
         // Not a plain call, which esbuild would take for an import.
-        contents: `module.exports = (0, require)(${JSON.stringify(assets.add(path))});`,
-        loader: "js",
-      }));
+        const contents = `module.exports = (0, require)(${JSON.stringify(assets.add(path))});`;
+        return { contents, loader: "js" };
+      });
     },
   };
 }

@@ -20,8 +20,8 @@ import { NODE, nodeBinary, type Release, readVerified } from "./release.ts";
  * twice to find out that it is an ES module. `head` is what the kernel needs to start it.
  */
 const PROGRAMS = [
-  { source: "init/main.ts", target: "init", head: "#!/bin/node\n" },
-  { source: "init/housekeeping.ts", target: "lib/housekeeping.cjs", head: "" },
+  { source: "init/main.ts", target: "init", mode: 0o755, head: "#!/bin/node\n" },
+  { source: "init/housekeeping.ts", target: "lib/housekeeping.cjs", mode: 0o644, head: "" },
 ] as const;
 
 /** Mount points, homes, and the folders of what follows. Modes as a Linux distribution has them. */
@@ -75,6 +75,7 @@ export interface Base {
 /** One of our programs as it lies in the ramdisk. */
 export interface Program {
   readonly target: string;
+  readonly mode: number;
   readonly data: Uint8Array;
 }
 
@@ -96,9 +97,9 @@ export async function bundlePrograms(release: Release): Promise<Program[]> {
     legalComments: "none",
     logLevel: "silent",
   });
-  return PROGRAMS.map(({ target, head }, index) => {
+  return PROGRAMS.map(({ target, mode, head }, index) => {
     const code = outputFiles[index]?.contents ?? new Uint8Array();
-    return { target, data: concat([Buffer.from(head), code]) };
+    return { target, mode, data: concat([Buffer.from(head), code]) };
   });
 }
 
@@ -134,7 +135,9 @@ export function baseKey(release: Release, programs: readonly Program[]): string 
   const hash = createHash("sha256");
   const libraries = release.libraries.map(({ path, mode, sha256 }) => [path, mode, sha256]);
   hash.update(JSON.stringify([NODE.sha256, libraries, DIRECTORIES, DEVICES, TEXTS]));
-  for (const { target, data } of programs) hash.update(JSON.stringify([target, data.length])).update(data);
+  for (const { target, mode, data } of programs) {
+    hash.update(JSON.stringify([target, mode, data.length])).update(data);
+  }
   return hash.digest("hex");
 }
 
@@ -146,7 +149,7 @@ export function encodeBase(release: Release, programs: readonly Program[]): Uint
     ...release.libraries.map(({ path, mode, source, sha256 }) =>
       file(path, mode, readVerified(source, sha256)),
     ),
-    ...programs.map(({ target, data }) => file(target, 0o755, data)),
+    ...programs.map(({ target, mode, data }) => file(target, mode, data)),
     ...Object.entries(TEXTS).map(([path, text]) => file(path, 0o644, Buffer.from(text))),
   ];
   const directories = Object.entries(DIRECTORIES).map(

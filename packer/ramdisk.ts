@@ -17,8 +17,8 @@ export interface Ramdisk {
 }
 
 /** A cache entry begins with this; big-endian, widths in bytes. The data follows. */
-const ENTRY_SIZE = 12;
-const ENTRY = offsets("cache entry", { crc: 4, archiveBytes: 8 }, ENTRY_SIZE);
+const ENTRY_SIZE = 16;
+const ENTRY = offsets("cache entry", { crc: 4, archiveBytes: 8, headCrc: 4 }, ENTRY_SIZE);
 
 export interface RamdiskOptions {
   readonly compression: Compression;
@@ -50,12 +50,14 @@ function encodeEntryHead(crc: number, archiveBytes: number): Uint8Array {
   const head = new Uint8Array(ENTRY_SIZE);
   viewOf(head).setUint32(ENTRY.crc, crc);
   viewOf(head).setBigUint64(ENTRY.archiveBytes, BigInt(archiveBytes));
+  viewOf(head).setUint32(ENTRY.headCrc, crc32(head.subarray(0, ENTRY.headCrc)));
   return head;
 }
 
 /** Undefined for an entry whose bytes are not those that were stored: it is made again. */
 function decodeEntry(entry: Uint8Array | undefined): Ramdisk | undefined {
   if (entry === undefined || entry.length < ENTRY_SIZE) return undefined;
+  if (crc32(entry.subarray(0, ENTRY.headCrc)) !== viewOf(entry).getUint32(ENTRY.headCrc)) return undefined;
   const crc = viewOf(entry).getUint32(ENTRY.crc);
   const data = entry.subarray(ENTRY_SIZE);
   if (crc32(data) !== crc) return undefined;

@@ -239,6 +239,14 @@ describe("a native package that cannot work is refused at build time", () => {
     expect(await failure(() => bundled(files))).toMatchObject({ code: "E_ADDON", message });
   });
 
+  test("the app's own addon is for another system", async () => {
+    const files = { "app.ts": 'import "./own.node";', "own.node": MACH_O };
+    expect(await failure(() => bundled(files))).toMatchObject({
+      code: "E_ADDON",
+      message: "DIR/own.node: got no x86_64 ELF file, expected an addon for linux-x64-glibc",
+    });
+  });
+
   test("two versions are imported", async () => {
     const files = {
       ...native({ gypfile: true }, { "build/Release/x.node": X64 }),

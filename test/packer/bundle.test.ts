@@ -1,3 +1,5 @@
+import { symlinkSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { bundleApp } from "../../packer/bundle.ts";
 import { loadProject } from "../../packer/project.ts";
@@ -138,6 +140,22 @@ describe("a bundle runs alone, where nothing else of the project is", () => {
   ])("%s", async (_, files, expected) => {
     expect((await output(files)).trim()).toBe(expected);
   });
+});
+
+test("express and hono are bundled as they come from npm", async () => {
+  const directory = folder({
+    "app.ts": `import express from "express"; import { Hono } from "hono";
+      const server = express().get("/", (_, response) => response.send("express")).listen(0, async () => {
+        const hono = await new Hono().get("/", (c) => c.text("hono")).fetch(new Request("http://x/"));
+        const answer = await fetch("http://127.0.0.1:" + server.address().port);
+        console.log(await answer.text(), await hono.text());
+        server.close();
+      });`,
+  });
+  symlinkSync(join(import.meta.dirname, "../../node_modules"), join(directory, "node_modules"));
+  const { files, packages } = await bundleApp(await loadProject({ directory }));
+  expect(packages).toEqual([]);
+  expect(run(files)).toEqual({ stdout: "express hono\n", stderr: "", status: 0 });
 });
 
 test("a stack trace names the app's own file and line", async () => {
