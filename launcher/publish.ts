@@ -54,7 +54,7 @@ export async function publishPort({ address = "127.0.0.1", port, vsockPort }: Pu
     },
     close() {
       server.close();
-      for (const socket of sockets) socket.resetAndDestroy();
+      for (const socket of sockets) reset(socket);
     },
   };
 }
@@ -82,15 +82,24 @@ async function relayTo(socket: Socket, connection: Promise<VsockStream>): Promis
     stream = await connection;
   } catch {
     // ECONNRESET (nothing listens) or ETIMEDOUT in the enclave: the client sees its connection reset.
-    socket.resetAndDestroy();
+    reset(socket);
     return;
   }
+  // What broke is told by "close". A side that ended well may still have bytes to deliver to the other.
   stream.on("error", () => {});
   stream.once("close", () => {
-    if (!socket.readableEnded || !socket.writableFinished) socket.resetAndDestroy();
+    if (stream.errored !== null || !stream.readableEnded || !stream.writableFinished) reset(socket);
   });
-  socket.once("close", () => stream.destroy());
+  socket.once("close", (hadError) => {
+    if (hadError || !socket.readableEnded) stream.destroy();
+  });
   if (socket.destroyed) stream.destroy();
   socket.pipe(stream);
   stream.pipe(socket);
+}
+
+/** After its FIN a socket cannot be reset any more: libuv refuses (uv_tcp_close_reset, EINVAL) and Node leaks the handle. */
+function reset(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }
