@@ -35,6 +35,7 @@ export class ControlChannel {
   #blocked = false;
   #retryMs = RETRY_FIRST_MS;
   #connected = false;
+  #opening: Promise<void> = Promise.resolve();
   #ended: (() => void) | undefined;
 
   constructor(options: ChannelOptions) {
@@ -43,7 +44,12 @@ export class ControlChannel {
   }
 
   /** Connect, and again whenever there is no connection. Resolves when this attempt is over. */
-  async open(): Promise<void> {
+  open(): Promise<void> {
+    this.#opening = this.#open();
+    return this.#opening;
+  }
+
+  async #open(): Promise<void> {
     try {
       this.#use(await this.#options.connect());
     } catch {
@@ -74,6 +80,8 @@ export class ControlChannel {
    * The caller sets the deadline.
    */
   async finish(last: EnclaveMessage): Promise<void> {
+    // An app can end before the first connection stands.
+    await this.#opening;
     const stream = this.#stream;
     if (stream === undefined) return;
     const { promise, resolve } = Promise.withResolvers<void>();

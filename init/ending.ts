@@ -22,6 +22,9 @@ export function watchEnding(finish: (status: number, reason: ExitReason) => neve
     reason ??= "exit";
     return exit.call(process, code);
   };
+  // Where process.exit() ends up, also from within an 'exit' listener.
+  (process as unknown as { reallyExit(code: number): never }).reallyExit = (code) =>
+    finish(statusOf(code), reason ?? "exit");
   process.on("uncaughtExceptionMonitor", (error, origin) => {
     if (process.listenerCount("uncaughtException") > 0 || process.hasUncaughtExceptionCaptureCallback())
       return;

@@ -22,6 +22,8 @@ import { readPcr0, seedEntropy } from "./nsm.ts";
 import { reapOrphans } from "./reaper.ts";
 import { handleSignals } from "./signals.ts";
 
+/** How long Node took to come here: before that, the kernel was at work. */
+const startMs = performance.now();
 const started = uptimeMs();
 const consoleFd = openConsole();
 
@@ -30,6 +32,7 @@ async function main(): Promise<void> {
   const debug = isDebugMode(readFileSync("/proc/cmdline", "utf8"), readPcr0());
   const configuration = readConfiguration();
   const housekeeper = keepHouse(configuration, debug);
+  phase(housekeeper, "kernel", started - startMs);
   phase(housekeeper, "init", started);
   reapOrphans();
   bringUpLoopback();
@@ -86,7 +89,7 @@ async function run(configuration: EnclaveJson, housekeeper: Housekeeper): Promis
       const [port] = ports;
       if (port === undefined)
         throw new Error('The app exports fetch, and "ports" is empty: no port to serve it on');
-      served = await serveFetch(app, {
+      served = serveFetch(app, {
         port,
         onError: (error) => process.stderr.write(`${inspect(error)}\n`),
       });

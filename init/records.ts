@@ -9,7 +9,9 @@ const NEWLINE = 0x0a;
 export class LineCutter {
   readonly #emit: (text: string) => void;
   readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-  #pending: Uint8Array = new Uint8Array(0);
+  /** The line so far; one byte more than a text shows whether that byte begins a character. */
+  readonly #line = new Uint8Array(LOG_TEXT_MAX + 1);
+  #length = 0;
 
   constructor(emit: (text: string) => void) {
     this.#emit = emit;
@@ -18,40 +20,33 @@ export class LineCutter {
   push(chunk: Uint8Array): void {
     let rest = chunk;
     for (let end = rest.indexOf(NEWLINE); end >= 0; end = rest.indexOf(NEWLINE)) {
-      this.#line(this.#join(rest.subarray(0, end)));
+      this.#append(rest.subarray(0, end));
+      this.#flush(this.#length);
       rest = rest.subarray(end + 1);
     }
-    this.#pending = this.#cut(this.#join(rest));
+    this.#append(rest);
   }
 
   /** The stream ended: what came after the last newline is a line too. */
   end(): void {
-    if (this.#pending.length > 0) this.#line(this.#pending);
-    this.#pending = new Uint8Array(0);
+    if (this.#length > 0) this.#flush(this.#length);
   }
 
-  #join(tail: Uint8Array): Uint8Array {
-    if (this.#pending.length === 0) return Uint8Array.from(tail);
-    const joined = new Uint8Array(this.#pending.length + tail.length);
-    joined.set(this.#pending);
-    joined.set(tail, this.#pending.length);
-    this.#pending = new Uint8Array(0);
-    return joined;
-  }
-
-  #line(bytes: Uint8Array): void {
-    this.#text(this.#cut(bytes));
-  }
-
-  /** Emit pieces while there is more than one record's worth; return the rest. */
-  #cut(bytes: Uint8Array): Uint8Array {
-    let rest = bytes;
-    while (rest.length > LOG_TEXT_MAX) {
-      const end = characterBoundary(rest, LOG_TEXT_MAX);
-      this.#text(rest.subarray(0, end));
-      rest = rest.subarray(end);
+  #append(bytes: Uint8Array): void {
+    for (let rest = bytes; rest.length > 0; ) {
+      const piece = rest.subarray(0, this.#line.length - this.#length);
+      this.#line.set(piece, this.#length);
+      this.#length += piece.length;
+      rest = rest.subarray(piece.length);
+      if (this.#length === this.#line.length) this.#flush(characterBoundary(this.#line, LOG_TEXT_MAX));
     }
-    return rest;
+  }
+
+  /** Emit the first `end` bytes. */
+  #flush(end: number): void {
+    this.#text(this.#line.subarray(0, end));
+    this.#line.copyWithin(0, end, this.#length);
+    this.#length -= end;
   }
 
   #text(bytes: Uint8Array): void {

@@ -63,7 +63,9 @@ export async function send(response: Response, outgoing: ServerResponse): Promis
 function writeHead(response: Response, outgoing: ServerResponse): void {
   outgoing.strictContentLength = true;
   // Name, value, name, value: the one form in which Set-Cookie may come several times.
-  outgoing.writeHead(response.status, response.statusText, [...response.headers].flat());
+  const headers = [...response.headers].flat();
+  if (response.statusText === "") outgoing.writeHead(response.status, headers);
+  else outgoing.writeHead(response.status, response.statusText, headers);
 }
 
 async function pump(

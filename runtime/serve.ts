@@ -29,10 +29,12 @@ export interface Served {
   close(): Promise<void>;
 }
 
-/** Serve the app. Rejects with EADDRINUSE. */
-export async function serveFetch(app: FetchApp, options: ServeOptions): Promise<Served> {
+/** Serve the app. Throws EADDRINUSE. */
+export function serveFetch(app: FetchApp, options: ServeOptions): Served {
   const { port, onError, listen = listenVsock } = options;
-  const server = await createFetchServer(app, onError);
+  const server = createFetchServer(app, onError);
+  // Loads undici, which takes as long: ready means that the first request is as fast as the next.
+  void globalThis.Request;
   const listener = listen({ port, onError }, (socket) => acceptInto(server, socket));
   // Starts the timers that end slow and idle connections.
   server.emit("listening");
@@ -54,9 +56,10 @@ export async function serveFetch(app: FetchApp, options: ServeOptions): Promise<
 }
 
 /** An HTTP server, not listening, that answers with the app. */
-export async function createFetchServer(app: FetchApp, onError: (error: unknown) => void): Promise<Server> {
-  // Importing it takes 100 ms of a boot under emulation, which programs with a server of their own need not wait for.
-  const { createServer } = await import("node:http");
+export function createFetchServer(app: FetchApp, onError: (error: unknown) => void): Server {
+  // Here, because a program with a server of its own need not wait for it; and not with import(), which evaluates the
+  // lazy exports too and loads undici for its WebSocket: 50 ms on hardware, a second under emulation.
+  const { createServer } = process.getBuiltinModule("node:http");
   const server = createServer((incoming, outgoing) => void answer(app, incoming, outgoing, onError));
   if (app.upgrade) server.on("upgrade", upgradeWith(app.upgrade.bind(app), onError));
   return server;
