@@ -8,7 +8,18 @@ import { dirname, join, resolve } from "node:path";
 import { type Manifest, type PackageRecord, sha256File, unmetOptions } from "./manifest.ts";
 
 // Any version of these will do: they unpack, drive the build or generate the same text whatever their version.
-const HELPERS = ["bc", "bison", "flex", "libc6-dev", "libelf-dev", "make", "patch", "perl-base", "tar", "xz-utils"];
+const HELPERS = [
+  "bc",
+  "bison",
+  "flex",
+  "libc6-dev",
+  "libelf-dev",
+  "make",
+  "patch",
+  "perl-base",
+  "tar",
+  "xz-utils",
+];
 
 // All that would differ from build to build and from machine to machine, fixed.
 const BUILD_ENVIRONMENT = {
@@ -31,13 +42,17 @@ function run(argv: string[], cwd: string, extraEnvironment: Record<string, strin
     stdio: ["ignore", "pipe", "inherit"],
   });
   if (result.error) throw result.error;
-  if (result.status !== 0) throw new Error(`${command} ended with ${result.status ?? result.signal}\n${result.stdout}`);
+  if (result.status !== 0)
+    throw new Error(`${command} ended with ${result.status ?? result.signal}\n${result.stdout}`);
   return result.stdout;
 }
 
 /** The installed version of a package, or undefined. */
 function installedVersion(name: string): string | undefined {
-  const query = spawnSync("dpkg-query", ["-W", "-f", "${db:Status-Status} ${Version}", name], { encoding: "utf8" });
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: the placeholders are dpkg-query's
+  const query = spawnSync("dpkg-query", ["-W", "-f", "${db:Status-Status} ${Version}", name], {
+    encoding: "utf8",
+  });
   const [status, version] = query.stdout.split(" ");
   return status === "installed" ? version : undefined;
 }
@@ -51,7 +66,8 @@ export function installTools(manifest: Manifest): void {
   ];
   if (missing.length === 0) return;
   const argv = ["apt-get", "install", "-y", "--no-install-recommends", "--allow-downgrades", ...missing];
-  if (process.getuid?.() !== 0) throw new Error(`not installed in the version asked for; run: ${argv.join(" ")}`);
+  if (process.getuid?.() !== 0)
+    throw new Error(`not installed in the version asked for; run: ${argv.join(" ")}`);
   run(argv, "/");
 }
 
@@ -62,9 +78,14 @@ function fetchPackage(record: PackageRecord, work: string, debs?: string): strin
   mkdirSync(folder, { recursive: true });
   if (debs) copyFileSync(join(debs, record.file), path);
   // apt names the epoch's colon %3a; none of our packages has an epoch.
-  else run(["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", `${record.package}=${record.version}`], folder);
+  else
+    run(
+      ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", `${record.package}=${record.version}`],
+      folder,
+    );
   const actual = sha256File(path);
-  if (actual !== record.sha256) throw new Error(`${record.file}: got sha256 ${actual}, want ${record.sha256}`);
+  if (actual !== record.sha256)
+    throw new Error(`${record.file}: got sha256 ${actual}, want ${record.sha256}`);
   return path;
 }
 
@@ -89,8 +110,10 @@ export function buildKernel(manifest: Manifest, archDir: string, work: string, d
   for (const patch of manifest.kernel.patches) {
     run(["patch", "-p1", "--fuzz=0", "-i", resolve(archDir, patch.path)], tree);
   }
-  // Named with its version: the name and version of the compiler are part of the configuration.
-  const make = ["make", `ARCH=${manifest.arch}`, "CC=gcc-12", "HOSTCC=gcc-12", `-j${availableParallelism()}`];
+  // The compiler's name and version are part of the configuration, and so are those of a Rust compiler and of pahole,
+  // which nothing here uses: the former is named with its version, the latter are hidden.
+  const tools = ["CC=gcc-12", "HOSTCC=gcc-12", "RUSTC=none", "PAHOLE=none"];
+  const make = ["make", `ARCH=${manifest.arch}`, ...tools, `-j${availableParallelism()}`];
   const fragment = join(archDir, manifest.kernel.fragment.path);
   run([...make, "tinyconfig"], tree);
   run(["scripts/kconfig/merge_config.sh", "-m", ".config", fragment], tree);

@@ -43,7 +43,9 @@ function measured(manifest: Manifest, archDir: string, release: string): Manifes
 
 /** One line for each result that is not, byte for byte and mode for mode, the committed one. */
 function differences(manifest: Manifest, archDir: string, resultDir: string): string[] {
-  const modes = new Map(manifest.base.files.map((file) => [join("base", file.path), Number.parseInt(file.mode, 8)]));
+  const modes = new Map(
+    manifest.base.files.map((file) => [join("base", file.path), Number.parseInt(file.mode, 8)]),
+  );
   return resultPaths(manifest).flatMap((path) => {
     const committed = join(archDir, path);
     const rebuilt = join(resultDir, path);
@@ -72,6 +74,7 @@ function main(): number {
   const resultDir = join(work, "result");
   const debs = values.debs && resolve(values.debs);
   try {
+    process.umask(0o022);
     installTools(manifest);
     collectBase(manifest, work, debs);
     const release = buildKernel(manifest, archDir, work, debs);

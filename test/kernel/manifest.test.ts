@@ -87,12 +87,20 @@ describe("kernel.config", () => {
     ]);
   });
 
-  test.each(["MODULES", "PCI", "BLOCK", "ACPI", "KEXEC", "KEXEC_FILE", "DEVMEM", "DEBUG_FS", "HIBERNATION", "IO_URING"])(
-    "leaves out %s",
-    (name) => {
-      expect(on).not.toContain(`CONFIG_${name}`);
-    },
-  );
+  test.each([
+    "MODULES",
+    "PCI",
+    "BLOCK",
+    "ACPI",
+    "KEXEC",
+    "KEXEC_FILE",
+    "DEVMEM",
+    "DEBUG_FS",
+    "HIBERNATION",
+    "IO_URING",
+  ])("leaves out %s", (name) => {
+    expect(on).not.toContain(`CONFIG_${name}`);
+  });
 
   test("builds everything in", () => {
     expect(config).not.toMatch(/=m$/m);
@@ -112,6 +120,7 @@ describe("base", () => {
   });
 
   test("is closed: what a library needs is there", () => {
-    for (const { needed } of names.values()) for (const name of needed) expect([...names.keys()]).toContain(name);
+    for (const { needed } of names.values())
+      for (const name of needed) expect([...names.keys()]).toContain(name);
   });
 });
