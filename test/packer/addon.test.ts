@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, symlinkSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { isNative } from "../../packer/addon.ts";
@@ -143,29 +143,52 @@ describe("a native package is copied", () => {
     expect([...packages].sort()).toEqual(["deeper", "dep", "native", "native-linux", "peer"]);
   });
 
-  test("so that each finds the versions it was installed with", async () => {
+  describe("so that each finds the versions it was installed with", () => {
     const version = (name: string, at: string, number: string, dependencies = {}): Files => ({
       [`${at}/package.json`]: manifest({ name, version: number, dependencies }),
       [`${at}/index.js`]: `module.exports = "${name}@${number}(" +
         ${JSON.stringify(Object.keys(dependencies))}.map((name) => require(name)) + ")";`,
     });
-    // "a" is placed first and takes the top for x@2; "b" and its "x" need older ones, each below its own parent.
-    const files = {
-      ...native(
-        { gypfile: true, dependencies: { a: "1", b: "1" } },
-        {
-          "build/Release/x.node": X64,
-          "index.js": 'module.exports = [require("a"), require("b")].join(" ");',
-        },
-      ),
-      ...version("a", "node_modules/a", "1", { x: "2" }),
-      ...version("x", "node_modules/x", "2"),
-      ...version("b", "node_modules/b", "1", { x: "1", y: "1" }),
-      ...version("x", "node_modules/b/node_modules/x", "1", { y: "3" }),
-      ...version("y", "node_modules/y", "1"),
-      ...version("y", "node_modules/b/node_modules/x/node_modules/y", "3"),
-    };
-    expect((await output(files)).trim()).toBe("a@1(x@2()) b@1(x@1(y@3()),y@1())");
+    const root = native(
+      { gypfile: true, dependencies: { a: "1", b: "1" } },
+      {
+        "build/Release/x.node": X64,
+        "index.js": 'module.exports = [require("a"), require("b")].join(" ");',
+      },
+    );
+
+    test("below the package that needs another than the top's", async () => {
+      // "a" is placed first and takes the top for x@2.
+      const files = {
+        ...root,
+        ...version("a", "node_modules/a", "1", { x: "2" }),
+        ...version("x", "node_modules/x", "2"),
+        ...version("b", "node_modules/b", "1", { x: "1", y: "1" }),
+        ...version("x", "node_modules/b/node_modules/x", "1", { y: "3" }),
+        ...version("y", "node_modules/y", "1"),
+        ...version("y", "node_modules/b/node_modules/x/node_modules/y", "3"),
+      };
+      expect((await output(files)).trim()).toBe("a@1(x@2()) b@1(x@1(y@3()),y@1())");
+    });
+
+    test("where its parent's hides the top's, which it is linked to", async () => {
+      const directory = folder({
+        ...root,
+        ...version("a", "node_modules/a", "1", { w: "2", x: "2" }),
+        ...version("w", "node_modules/w", "2"),
+        ...version("x", "node_modules/x", "2"),
+        ...version("b", "node_modules/b", "1", { w: "1", x: "1" }),
+        ...version("w", "node_modules/b/node_modules/w", "1"),
+        ...version("x", "node_modules/b/node_modules/x", "1", { w: "2" }),
+      });
+      mkdirSync(join(directory, "node_modules/b/node_modules/x/node_modules"));
+      symlinkSync(
+        join(directory, "node_modules/w"),
+        join(directory, "node_modules/b/node_modules/x/node_modules/w"),
+      );
+      const { files, packages } = await bundleApp(await loadProject({ directory }));
+      expect(run([...files, ...packages]).stdout.trim()).toBe("a@1(w@2(),x@2()) b@1(w@1(),x@1(w@2()))");
+    });
   });
 
   test("and works: lightningcss, whose addon is in a platform package", async () => {

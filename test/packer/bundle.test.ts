@@ -142,6 +142,18 @@ describe("a bundle runs alone, where nothing else of the project is", () => {
   });
 });
 
+test("files outside the project's folder keep a place inside the app's", async () => {
+  const root = folder({
+    "apps/one/app.ts": `import { readFileSync } from "node:fs"; import { shared } from "../../shared/index.ts";
+      console.log(shared, readFileSync(new URL("../../shared/x.txt", import.meta.url), "utf8"));`,
+    "shared/index.ts": "export const shared = 7;",
+    "shared/x.txt": "outside",
+  });
+  const { files } = await bundleApp(await loadProject({ directory: join(root, "apps/one") }));
+  expect(files.map(({ path }) => path)).toEqual(["main.mjs.map", "main.mjs", "assets/_/_/shared/x.txt"]);
+  expect(run(files).stdout).toBe("7 outside\n");
+});
+
 test("express and hono are bundled as they come from npm", async () => {
   const directory = folder({
     "app.ts": `import express from "express"; import { Hono } from "hono";
