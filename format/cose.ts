@@ -40,7 +40,7 @@ export function decodeCoseSign1(bytes: Uint8Array): CoseSign1 {
   if (!(payload instanceof Uint8Array)) throw wrong("payload", payload, "bytes");
   if (!(signature instanceof Uint8Array)) throw wrong("signature", signature, "bytes");
   const header = decodeCbor(protectedHeader);
-  const algorithm = header instanceof Map ? header.get(ALG) : header;
+  const algorithm = header instanceof Map ? header.get(ALG) : undefined;
   if (typeof algorithm !== "number")
     throw wrong("protected header", algorithm, "a map with an algorithm number");
   return { protectedHeader, algorithm, payload, signature };

@@ -111,29 +111,21 @@ export function decodeBits(element: DerElement): Uint8Array {
 }
 
 /** UTCTime or GeneralizedTime as certificates have it: RFC 5280 §4.1.2.5. Unix milliseconds. Throws E_DER. */
-export function decodeTime(element: DerElement): number {
-  const text = String.fromCharCode(...element.contents);
-  const pattern =
-    element.tag === Tag.UtcTime
-      ? /^(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/
-      : /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/;
-  const [year = 0, month = 0, ...rest] = (pattern.exec(text) ?? []).slice(1).map(Number);
-  const century = element.tag === Tag.GeneralizedTime ? 0 : year < 50 ? 2000 : 1900;
-  const [day = 0, hour = 0, minute = 0, second = 0] = rest;
-  const time = Date.UTC(century + year, month - 1, day, hour, minute, second);
+export function decodeTime({ tag, contents, offset }: DerElement): number {
+  const text = String.fromCharCode(...contents.subarray(0, 20));
+  const digits =
+    tag === Tag.UtcTime ? /^(\d{2})(\d{10})Z$/ : tag === Tag.GeneralizedTime ? /^(\d{4})(\d{10})Z$/ : null;
+  const [, yearText = "", rest = ""] = digits?.exec(text) ?? [];
+  const century = tag === Tag.GeneralizedTime ? 0 : Number(yearText) < 50 ? 2000 : 1900;
+  const year = century + Number(yearText);
+  const [month = 0, day = 0, hour = 0, minute = 0, second = 0] = (rest.match(/../g) ?? []).map(Number);
+  const time = Date.UTC(year, month - 1, day, hour, minute, second);
   const date = new Date(time);
-  const known = element.tag === Tag.UtcTime || element.tag === Tag.GeneralizedTime;
-  // Date.UTC carries a 31st of February over into March.
-  if (
-    known &&
-    date.getUTCMonth() === month - 1 &&
-    date.getUTCDate() === day &&
-    hour < 24 &&
-    minute < 60 &&
-    second < 60
-  )
-    return time;
-  throw mismatch("E_DER", at(element.offset), JSON.stringify(text.slice(0, 20)), "a time in UTC");
+  // Date.UTC takes 24 o'clock on a 31st of February for a day in March, and year 1 for 1901.
+  const exact =
+    date.getUTCFullYear() === year && date.getUTCMonth() === month - 1 && date.getUTCDate() === day;
+  if (exact && minute < 60 && second < 60) return time;
+  throw mismatch("E_DER", at(offset), JSON.stringify(text), "a time in UTC");
 }
 
 /** An element of these contents, which may come in pieces. */

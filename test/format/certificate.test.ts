@@ -1,7 +1,7 @@
 import { X509Certificate } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { type Certificate, decodeCertificate, decodePem } from "../../format/certificate.ts";
-import { decodeOid, decodeTime, readElement } from "../../format/der.ts";
+import { decodeBits, decodeOid, decodeTime, readElement } from "../../format/der.ts";
 import { toHex } from "../../format/struct.ts";
 import { fromHex, patched, refusal, utf8, vector } from "./vectors.ts";
 
@@ -129,7 +129,7 @@ describe("DER", () => {
     expect(decodeOid(readElement(fromHex(hex)))).toBe(oid);
   });
 
-  test.each(["0600", "060188", "06035580 01", "06028001", `0641${"55".repeat(65)}`])(
+  test.each(["0600", "060188", "06035580 01", "06028001", "06025588", `0641${"55".repeat(65)}`])(
     "refuses the identifier %s",
     (hex) => {
       expect(refusal(() => decodeOid(readElement(fromHex(hex.replace(" ", "")))))).toBe(
@@ -137,6 +137,14 @@ describe("DER", () => {
       );
     },
   );
+
+  test("bit strings of whole bytes alone", () => {
+    expect(toHex(decodeBits(readElement(fromHex("030200ff"))))).toBe("ff");
+    expect(refusal(() => decodeBits(readElement(fromHex("030201fe"))))).toBe(
+      "E_DER: offset 0 (0x0): got a bit string with unused bits, expected whole bytes",
+    );
+    expect(refusal(() => decodeBits(readElement(fromHex("0300"))))).toMatch(/^E_DER: /);
+  });
 
   const time = (tag: number, text: string) => readElement(Uint8Array.of(tag, text.length, ...utf8(text)));
 
@@ -161,6 +169,9 @@ describe("DER", () => {
     [0x18, "230101000000Z"],
     [0x18, "20230101000000.5Z"],
     [0x13, "230101000000Z"],
+    [0x13, "20230101000000Z"],
+    [0x18, "00010101000000Z"],
+    [0x17, "230101000060Z"],
   ])("tag %i, %s is none", (tag, text) => {
     expect(refusal(() => decodeTime(time(tag, text)))).toMatch(
       /^E_DER: offset 0 .*, expected a time in UTC$/,

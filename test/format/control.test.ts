@@ -221,6 +221,12 @@ describe("splitLogText", () => {
     expect(cut).toBeGreaterThan(10);
   });
 
+  test.each(['"', "\\", "\n", "\x01", "\ud800", "é", "水"])("counts %j as JSON writes it", (character) => {
+    for (const piece of splitLogText(character.repeat(20_000))) {
+      expect(utf8(JSON.stringify(piece)).length - 2).toBeLessThanOrEqual(LOG_TEXT_MAX);
+    }
+  });
+
   test("fills pieces to the limit", () => {
     expect(splitLogText("x".repeat(LOG_TEXT_MAX))).toHaveLength(1);
     expect(splitLogText("x".repeat(LOG_TEXT_MAX + 1)).map(({ length }) => length)).toEqual([LOG_TEXT_MAX, 1]);

@@ -129,6 +129,11 @@ test.each([
   ["a detached payload", fromHex("8443a10126a0f640"), "payload: got null, expected bytes"],
   ["a signature of text", fromHex("8443a10126a04060"), "signature: got string, expected bytes"],
   [
+    "a protected header that is a bare algorithm",
+    fromHex("844126a04040"),
+    "protected header: got undefined, expected a map with an algorithm number",
+  ],
+  [
     "no algorithm",
     fromHex("8441a0a04040"),
     "protected header: got undefined, expected a map with an algorithm number",

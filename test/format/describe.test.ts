@@ -1,10 +1,12 @@
 import { createHash } from "node:crypto";
 import zlib from "node:zlib";
 import { describe, expect, test } from "vitest";
+import { decodePem } from "../../format/certificate.ts";
 import { describeEif, measureEif } from "../../format/describe.ts";
 import { encodeEif, SectionType } from "../../format/eif.ts";
 import { encodeMetadata } from "../../format/metadata.ts";
 import { bytesReader, decodeEif, readEif } from "../../format/reader.ts";
+import { decodeSignatureSection, encodeSignatureSection } from "../../format/signature.ts";
 import { toHex } from "../../format/struct.ts";
 import { patched, rejection, utf8, vector } from "./vectors.ts";
 
@@ -196,6 +198,12 @@ test("measureEif reads no data that is not measured", async () => {
 });
 
 test("days below ten have OpenSSL's space", async () => {
-  const { SigningCertificate } = await describeFile("S-prime256v1");
-  expect(SigningCertificate?.NotBefore).toHaveLength("Nov  1 02:05:14 2026 GMT".length);
+  const { signingCertificate, signature: message } = decodeSignatureSection(signature);
+  const der = decodePem(signingCertificate);
+  const at = new TextDecoder("latin1").decode(der).indexOf("261121020514Z");
+  const first = patched(der, at, ...utf8("261101020514Z"));
+  const pem = `-----BEGIN CERTIFICATE-----\n${btoa(String.fromCharCode(...first))}\n-----END CERTIFICATE-----\n`;
+  const section = encodeSignatureSection({ signingCertificate: utf8(pem), signature: message });
+  const description = await describeEif(bytesReader(encodeEif({ ...parts, version: 3, signature: section })));
+  expect(description.SigningCertificate?.NotBefore).toBe("Nov  1 02:05:14 2026 GMT");
 });

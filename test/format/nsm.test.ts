@@ -167,6 +167,14 @@ describe("refuses", () => {
       "E_NSM: NSM response DescribeNSM: locked_pcrs: got something else, expected an array of 0 to 65535",
     ],
     [
+      "a locked PCR of 17 bits",
+      variant("DescribeNSM", {
+        ...{ version_major: 1, version_minor: 0, version_patch: 0, module_id: "m", max_pcrs: 32 },
+        locked_pcrs: [65536],
+      }),
+      "E_NSM: NSM response DescribeNSM: locked_pcrs: got something else, expected an array of 0 to 65535",
+    ],
+    [
       "no digest",
       variant("DescribeNSM", {
         version_major: 1,

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { type CborValue, encodeCbor } from "../../format/cbor.ts";
+import { signCoseSign1 } from "../../format/cose.ts";
 import { SectionType } from "../../format/eif.ts";
 import { decodeEif } from "../../format/reader.ts";
 import {
@@ -83,6 +84,21 @@ describe.each([
       );
     }
   });
+});
+
+test("a signed payload with more behind it is not this PCR0", async () => {
+  const pair = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-384" }, true, [
+    "sign",
+    "verify",
+  ]);
+  const spki = new Uint8Array(await crypto.subtle.exportKey("spki", pair.publicKey));
+  const { certificate } = decodeSignature(signatureOf("A-signed"));
+  const signer = { ...certificate, publicKey: { curve: "P-384", spki } } as const;
+  const exact = encodePcrInfo(0, PCR0);
+  const verdicts = [exact, Uint8Array.of(...exact, 0), exact.subarray(1)].map(async (payload) =>
+    verifySignature({ certificate: signer, message: await signCoseSign1(payload, pair.privateKey) }, PCR0),
+  );
+  expect(await Promise.all(verdicts)).toEqual([true, false, false]);
 });
 
 test("a key of another image does not verify", async () => {
