@@ -14,6 +14,7 @@ const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_ERROR = 4;
+const MSG_NOSIGNAL = 0x4000;
 /** A struct timeval; also the kernel's own limit for a non-blocking connect. */
 const SO_VM_SOCKETS_CONNECT_TIMEOUT = 6;
 const IOCTL_VM_SOCKETS_GET_LOCAL_CID = 0x7b9n;
@@ -39,6 +40,7 @@ const libc = bind({
   epoll_create1: { arguments: ["i32"], return: "i32" },
   epoll_ctl: { arguments: ["i32", "i32", "i32", "buffer"], return: "i32" },
   ioctl: { arguments: ["i32", "u64", "buffer"], return: "i32" },
+  send: { arguments: ["i32", "buffer", "u64", "i32"], return: "i64" },
 });
 
 export interface VsockAddress {
@@ -71,7 +73,8 @@ interface Chunk {
 const BYTES = "buffer" as BufferEncoding;
 
 /**
- * A connected vsock stream. Writes reach the kernel in pieces of VSOCK_WRITE_MAX at most: the parent's kernel, and the
+ * A connected vsock stream. It closes by itself when the peer is gone; while the peer only ended its own writing, the stream
+ * stays half-open. Writes reach the kernel in pieces of VSOCK_WRITE_MAX at most: the parent's kernel, and the
  * hypervisor behind it, are not ours. (TLS over it writes past this class; in the enclave our kernel has the same cap.)
  */
 export class VsockSocket extends Socket {
@@ -84,6 +87,9 @@ export class VsockSocket extends Socket {
     const peer = peerOf(descriptorOf(this));
     this.remoteCid = peer.cid;
     this.remotePort = peer.port;
+    this.once("end", () => {
+      if (isGone(descriptorOf(this))) this.destroy();
+    });
   }
 
   override _write(chunk: Buffer | string, encoding: BufferEncoding, callback: WriteCallback): void {
@@ -126,6 +132,14 @@ function peerOf(fd: number): VsockAddress {
   if (libc.getpeername(fd, bytes, length) === 0) return decodeAddress(bytes);
   // ENOTCONN: reset between the handshake and here; the stream will say so.
   return { cid: CID_ANY, port: PORT_ANY };
+}
+
+/**
+ * After the end of reading: is the peer gone for good, or still reading? read(2) says 0 for both, even after a reset; sending
+ * nothing says EPIPE for the first (net/vmw_vsock/af_vsock.c, vsock_connectible_sendmsg).
+ */
+function isGone(fd: number): boolean {
+  return libc.send(fd, new Uint8Array(1), 0n, MSG_NOSIGNAL) < 0n;
 }
 
 export interface ConnectOptions extends VsockAddress {

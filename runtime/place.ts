@@ -7,8 +7,8 @@ export interface Place {
 
 let place: Place | undefined;
 
-/** Called by init, once. */
-export function enterEnclave(entered: Place): void {
+/** Called by init, once; by tests, with undefined to leave again. */
+export function enterEnclave(entered: Place | undefined): void {
   place = entered;
 }
 

@@ -4,22 +4,28 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 /** RFC 9110 §7.2: host and port, and nothing that would move the rest of the URL. */
 const HOST = /^[A-Za-z0-9.\-_~%:[\]]+$/;
 
+export interface Received {
+  readonly request: Request;
+  /** The answer is complete: whatever of the body was not read is dropped, so that the next request can come. */
+  readonly discard: () => void;
+}
+
 /** undefined: a request that has no `Request`: a hostile Host or target, or a method that fetch forbids (TRACE). */
-export function toRequest(incoming: IncomingMessage, signal: AbortSignal): Request | undefined {
+export function toRequest(incoming: IncomingMessage, signal: AbortSignal): Received | undefined {
   const { method = "GET", url = "/", headers, rawHeaders } = incoming;
   const host = headers.host || "localhost";
   if (!HOST.test(host)) return undefined;
   const target = url.startsWith("/") ? `http://${host}${url}` : url;
-  const hasBody = method !== "GET" && method !== "HEAD";
   const pairs: [string, string][] = [];
   for (let i = 0; i < rawHeaders.length; i += 2) pairs.push([rawHeaders[i] ?? "", rawHeaders[i + 1] ?? ""]);
+  const init = { method, headers: pairs, signal };
   try {
-    return new Request(target, {
-      method,
-      headers: pairs,
-      signal,
-      ...(hasBody && { body: bodyOf(incoming), duplex: "half" }),
-    } as RequestInit);
+    // fetch allows these no body; Node drops one that comes all the same.
+    if (method === "GET" || method === "HEAD")
+      return { request: new Request(target, init), discard: () => {} };
+    const { stream, discard } = bodyOf(incoming);
+    const streamed = { ...init, body: stream, duplex: "half" } as RequestInit;
+    return { request: new Request(target, streamed), discard };
   } catch {
     // TypeError: not a URL, a forbidden method.
     return undefined;
@@ -27,19 +33,34 @@ export function toRequest(incoming: IncomingMessage, signal: AbortSignal): Reque
 }
 
 /** Reads only what the app asks for: its pace is the sender's. */
-function bodyOf(incoming: IncomingMessage): ReadableStream<Uint8Array> {
-  let chunks: AsyncIterator<Uint8Array> | undefined;
-  return new ReadableStream(
+function bodyOf(incoming: IncomingMessage): { stream: ReadableStream<Uint8Array>; discard: () => void } {
+  let controller: ReadableStreamDefaultController<Uint8Array> | undefined;
+  const onData = (chunk: Uint8Array) => {
+    incoming.pause();
+    controller?.enqueue(chunk);
+  };
+  const onEnd = () => controller?.close();
+  // Let the rest pass unseen.
+  const drop = () => void incoming.off("data", onData).off("end", onEnd).resume();
+  const stream = new ReadableStream<Uint8Array>(
     {
-      async pull(controller) {
-        chunks ??= incoming.iterator({ destroyOnReturn: false }) as AsyncIterator<Uint8Array>;
-        const { done, value } = await chunks.next();
-        if (done) controller.close();
-        else controller.enqueue(value);
+      start(started) {
+        controller = started;
+        incoming.pause();
+        incoming.on("data", onData).on("end", onEnd);
+        incoming.once("error", (error) => started.error(error));
       },
+      pull: () => void incoming.resume(),
+      cancel: drop,
     },
     { highWaterMark: 0 },
   );
+  const discard = () => {
+    drop();
+    // An app that still reads must not take this for the end. No effect on a body that was read to its end.
+    controller?.error(new Error("request body: dropped, for the response is complete"));
+  };
+  return { stream, discard };
 }
 
 /**

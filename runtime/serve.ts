@@ -61,6 +61,8 @@ export function createFetchServer(app: FetchApp, onError: (error: unknown) => vo
   // lazy exports too and loads undici for its WebSocket: 50 ms on hardware, a second under emulation.
   const { createServer } = process.getBuiltinModule("node:http");
   const server = createServer((incoming, outgoing) => void answer(app, incoming, outgoing, onError));
+  // A client that ended its request's stream still wants the answer. Missing from the types; Node's is false.
+  (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
   if (app.upgrade) server.on("upgrade", upgradeWith(app.upgrade.bind(app), onError));
   return server;
 }
@@ -89,13 +91,13 @@ async function answer(
   outgoing.once("close", () => {
     if (!outgoing.writableFinished) aborter.abort();
   });
-  const request = toRequest(incoming, aborter.signal);
-  if (request === undefined) {
+  const received = toRequest(incoming, aborter.signal);
+  if (received === undefined) {
     refuse(outgoing, 400, "Bad Request");
     return;
   }
   try {
-    const response = await app.fetch(request);
+    const response = await app.fetch(received.request);
     if (!(response instanceof Response)) {
       throw new TypeError(`fetch handler: got ${typeof response}, expected a Response`);
     }
@@ -106,11 +108,11 @@ async function answer(
     if (outgoing.headersSent) outgoing.destroy();
     else refuse(outgoing, 500, "Internal Server Error");
   }
-  // A body that the app left unread would hold up the connection's next request.
-  if (!incoming.complete) incoming.resume();
+  received.discard();
 }
 
 function refuse(outgoing: ServerResponse, status: number, text: string): void {
-  outgoing.writeHead(status, { "content-type": "text/plain", "content-length": text.length });
+  // The text as the status line too: an answer that failed may have left its own there.
+  outgoing.writeHead(status, text, { "content-type": "text/plain", "content-length": text.length });
   outgoing.end(text);
 }
