@@ -1,5 +1,5 @@
 /** A chain of Nitro's shape under a root of our own, any part of which a test may spoil. */
-import { type AttestationDocument, encodeAttestation, signAttestation } from "../../format/attestation.ts";
+import { type AttestationDocument, signAttestation } from "../../format/attestation.ts";
 import {
   type CertificateRequest,
   createKeyPair,
@@ -61,7 +61,7 @@ function usualOf(
   const authority = [KeyUsage.DigitalSignature, KeyUsage.KeyCertSign, KeyUsage.CrlSign];
   return {
     serial: Uint8Array.of(0x90 + index, 1),
-    notBefore: NOW - (LEAF - index) * DAY - 5000,
+    notBefore: NOW - (LEAF - index) * DAY - 600_000,
     notAfter: NOW + (LEAF - index) * DAY + 3 * 3_600_000,
     extensions:
       index === LEAF
@@ -109,10 +109,6 @@ export async function signed(
 ): Promise<Uint8Array> {
   const document = { ...documentOf(chain), ...changes } as AttestationDocument;
   return signAttestation(document, chain.keys[LEAF]?.privateKey as CryptoKey);
-}
-
-export function payloadOf(chain: Chain): Uint8Array {
-  return encodeAttestation(documentOf(chain));
 }
 
 /** What accepts `signed(chain)`. */
