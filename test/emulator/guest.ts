@@ -24,7 +24,7 @@ export const RX = 0;
 export const TX = 1;
 /** Where guest memory starts in the pretended QEMU, and in the guest. */
 const USER_BASE = 0x7f00_0000_0000;
-const RING_SIZE = 128;
+export const RING_SIZE = 128;
 const RX_BUFFER_BYTES = 4096;
 
 /** Guest physical addresses. */
@@ -65,7 +65,6 @@ export interface Packet {
 }
 
 export interface GuestOptions {
-  readonly eventIndex?: boolean;
   /** Rx buffers given to the device. Default: all. */
   readonly rxBuffers?: number;
   /** Guest memory as two regions that meet at this guest address. */
@@ -147,6 +146,11 @@ export class FakeGuest {
     return reply;
   }
 
+  /** Whether bytes of a reply wait. */
+  get hasReply(): boolean {
+    return this.#replies.length > 0;
+  }
+
   #onReply(): void {
     const buffer = Buffer.alloc(4096);
     let message: ReturnType<typeof receiveMessage>;
@@ -180,7 +184,7 @@ export class FakeGuest {
     await this.ask(VHOST.GET_PROTOCOL_FEATURES);
     this.post(VHOST.SET_PROTOCOL_FEATURES, u64((1n << 3n) | (1n << 9n)));
     this.post(VHOST.SET_OWNER, new Uint8Array(0));
-    this.post(VHOST.SET_FEATURES, u64(this.#options.eventIndex ? features : features & ~(1n << 29n)));
+    this.post(VHOST.SET_FEATURES, u64(features));
     this.setMemory();
     await this.startRings();
   }
