@@ -4,11 +4,12 @@ import { CloisterError } from "../format/errors.ts";
 import { build } from "./build.ts";
 import { type Command, type Io, runCommand } from "./command.ts";
 import { describe } from "./describe.ts";
+import { emulate } from "./emulate.ts";
 import { reportError } from "./report.ts";
 import { run } from "./run.ts";
 
 // Each verb has its own option types; the dispatcher needs none of them.
-export const COMMANDS: readonly Command[] = [build, run, describe] as unknown as readonly Command[];
+export const COMMANDS: readonly Command[] = [build, run, describe, emulate] as unknown as readonly Command[];
 
 /** Run cloister with these words. Never rejects; returns the exit status. */
 export async function main(words: readonly string[], io: Io): Promise<number> {

@@ -8,7 +8,7 @@ import { Driver } from "./driver.ts";
 import { RegionAllocator } from "./memory.ts";
 import { EmulatedParentVsock } from "./parent.ts";
 import { detectAccelerator, findQemu, type QemuOptions } from "./qemu.ts";
-import { EmulatedVm } from "./vm.ts";
+import { EmulatedVm, type Host } from "./vm.ts";
 
 export interface EmulatedDeviceOptions extends QemuOptions {
   /** The parent's cores and its CPU pool. Default: 64 cores of 2 threads, all but core 0 in the pool. */
@@ -19,31 +19,35 @@ export interface EmulatedDeviceOptions extends QemuOptions {
   readonly onCommand?: (argv: readonly string[]) => void;
 }
 
-const DEFAULT_CPUS: CpuPoolOptions = {
+export const DEFAULT_CPUS: CpuPoolOptions = {
   cores: 64,
   threadsPerCore: 2,
   pool: Array.from({ length: 63 }, (_, index) => index + 1),
 };
-const DEFAULT_MAX_REGIONS = 1024;
+export const DEFAULT_MAX_REGIONS = 1024;
 
 export interface EmulatedDevice extends NitroDevice {
   createVm(): EmulatedVm;
 }
 
-/** Throws E_QEMU_MISSING, with the command that installs it. */
-export function createEmulatedDevice(options: EmulatedDeviceOptions = {}): EmulatedDevice {
-  const allocator = new RegionAllocator();
-  const vsock = new EmulatedParentVsock();
-  const vms = new Set<EmulatedVm>();
-  const host = {
+/** What the enclaves of a device share. Throws E_QEMU_MISSING. */
+export function openHost(options: EmulatedDeviceOptions): Host {
+  return {
     program: findQemu(options.program),
     machine: options.machine ?? "microvm",
     accelerator: options.accelerator ?? detectAccelerator(),
     firmware: options.firmware ?? [],
     onCommand: options.onCommand,
-    allocator,
-    vsock,
+    allocator: new RegionAllocator(),
+    vsock: new EmulatedParentVsock(),
   };
+}
+
+/** Throws E_QEMU_MISSING, with the command that installs it. */
+export function createEmulatedDevice(options: EmulatedDeviceOptions = {}): EmulatedDevice {
+  const host = openHost(options);
+  const { allocator, vsock } = host;
+  const vms = new Set<EmulatedVm>();
   const driver = new Driver({
     cpus: new CpuPool(options.cpus ?? DEFAULT_CPUS),
     maxMemoryRegions: options.maxMemoryRegions ?? DEFAULT_MAX_REGIONS,

@@ -27,9 +27,9 @@ export interface UserMemoryRegion {
 
 /**
  * Looks at the pages behind a region: answers how many physically contiguous pieces they are, or throws a NitroError
- * (EFAULT, MEM_NOT_HUGE_PAGE, INVALID_PAGE_SIZE, MEM_DIFFERENT_NUMA_NODE).
+ * (EFAULT, MEM_NOT_HUGE_PAGE, INVALID_PAGE_SIZE, MEM_DIFFERENT_NUMA_NODE). `owner`: as given to createSlot.
  */
-export type PageCheck = (region: UserMemoryRegion) => number;
+export type PageCheck = (region: UserMemoryRegion, owner: number) => number;
 
 export interface DriverOptions {
   readonly cpus: CpuPool;
@@ -71,6 +71,11 @@ export class Slot {
     this.#cpus = options.cpus.forEnclave();
   }
 
+  /** It ran, or its descriptor was closed. */
+  get isStopped(): boolean {
+    return this.#state === "stopped";
+  }
+
   get cpuIds(): readonly number[] {
     return this.#cpus.ids;
   }
@@ -100,7 +105,7 @@ export class Slot {
     this.#checkOwner(ioctl, caller);
     this.#checkRegion(ioctl, region);
     if (region.size === 0n) throw refusal(ioctl, constants.errno.ENOMEM, "the region has no page");
-    const pieces = this.#options.checkPages(region);
+    const pieces = this.#options.checkPages(region, this.#owner);
     const { maxMemoryRegions } = this.#options;
     if (this.#regionCount + pieces > maxMemoryRegions) {
       const total = this.#regionCount + pieces;

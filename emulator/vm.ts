@@ -1,6 +1,7 @@
 /** One emulated enclave: the slot's rules, then the image, the vsock device and the QEMU that make it run. */
 import { constants } from "node:os";
 import type { Measurements } from "../format/measurement.ts";
+import type { ByteReader } from "../format/reader.ts";
 import {
   type MemoryRegion,
   NE_ENCLAVE_DEBUG_MODE,
@@ -36,15 +37,18 @@ export class EmulatedVm implements NitroVm {
   readonly #host: Host;
   readonly #slot: Slot;
   readonly #regions: MemoryRegion[] = [];
+  readonly #readMemory: (start: number) => ByteReader;
   /** Undone in reverse order when the enclave ends or does not start. */
   readonly #cleanups: (() => void)[] = [];
   #machine: Machine | undefined;
   #measurements: Promise<Measurements | undefined> | undefined;
   #closed = false;
 
-  constructor(host: Host, slot: Slot) {
+  /** `readMemory`: the slot's memory from an offset on, where it is another process's. */
+  constructor(host: Host, slot: Slot, readMemory?: (start: number) => ByteReader) {
     this.#host = host;
     this.#slot = slot;
+    this.#readMemory = readMemory ?? ((start) => regionsReader(this.#regions, start));
     const { promise, resolve } = Promise.withResolvers<void>();
     this.hangup = promise;
     this.#hangUp = resolve;
@@ -101,7 +105,7 @@ export class EmulatedVm implements NitroVm {
   }
 
   async #boot(cid: number, loadOffset: number, debug: boolean): Promise<void> {
-    const image = await loadImage(regionsReader(this.#regions, loadOffset), this.#host.machine);
+    const image = await loadImage(this.#readMemory(loadOffset), this.#host.machine);
     this.#cleanups.push(() => image.close());
     this.#host.allocator.discard(this.#regions);
     const vsock = new VsockDevice({ guestCid: cid });

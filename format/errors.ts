@@ -87,6 +87,20 @@ const catalogue = {
     cause: "The emulator boots enclaves in QEMU, and there is none on this machine.",
     fix: "Install the package with qemu-system-x86_64, or run on an EC2 parent instance.",
   },
+  E_COMMAND: {
+    cause: "The command to run in the emulator is no program.",
+    fix: "Name a program of PATH, or its path: `cloister emulate -- ./program`.",
+  },
+  E_SECCOMP: {
+    cause:
+      "`cloister emulate` answers system calls of the command by seccomp user notification, and this kernel or container " +
+      "does not allow it: it needs Linux 5.14, and no other listener on the same process.",
+    fix: "Run it outside the container, or with `docker run --security-opt seccomp=unconfined`.",
+  },
+  E_EMULATE_ARCH: {
+    cause: "`cloister emulate` knows the system calls of x86_64 only.",
+    fix: "Run it on an x86_64 machine; `cloister run --emulator` works on others too.",
+  },
   E_CPIO: {
     cause: "A ramdisk archive cannot be written or read as a newc cpio archive.",
     fix: "Correct the named entry, or build the ramdisk again.",

@@ -6,6 +6,7 @@ import type { EnclaveJson } from "../format/enclave.ts";
 import { uptimeMs } from "../linux/clock.ts";
 import { SystemError } from "../linux/ffi.ts";
 import { configureIpv4, configureIpv6Loopback, setHostName } from "../linux/network.ts";
+import { reapOrphans } from "../linux/reaper.ts";
 import { restartMachine } from "../linux/reboot.ts";
 import { mirrorServers } from "../runtime/listen.ts";
 import { enterEnclave } from "../runtime/place.ts";
@@ -19,7 +20,6 @@ import { Housekeeper } from "./housekeeper.ts";
 import { isDebugMode } from "./mode.ts";
 import { MOUNTS, mountAll } from "./mounts.ts";
 import { readPcr0, seedEntropy } from "./nsm.ts";
-import { reapOrphans } from "./reaper.ts";
 import { handleSignals } from "./signals.ts";
 
 /** How long Node took to come here: before that, the kernel was at work. */

@@ -6,6 +6,8 @@ const libc = bind({
   eventfd: { arguments: ["u32", "i32"], return: "i32" },
   read: { arguments: ["i32", "buffer", "u64"], return: "i64" },
   eventfd_write: { arguments: ["i32", "u64"], return: "i32" },
+  epoll_create1: { arguments: ["i32"], return: "i32" },
+  epoll_ctl: { arguments: ["i32", "i32", "i32", "buffer"], return: "i32" },
 });
 
 /** eventfd(2): EFD_CLOEXEC, EFD_NONBLOCK. */
@@ -88,4 +90,30 @@ export function watchReadable(fd: number, onReadable: () => void): Watcher {
     ref: () => handle.ref(),
     unref: () => handle.unref(),
   };
+}
+
+/** sys/epoll.h */
+const EPOLL_CLOEXEC = 0o2000000;
+const EPOLL_CTL_ADD = 1;
+
+/**
+ * Call back once when `fd` fails or hangs up (EPOLLERR, EPOLLHUP), never for bytes: the write end of a pipe whose readers
+ * are gone. The descriptor stays the caller's; close the watcher first. Throws SystemError.
+ */
+export function watchFailure(fd: number, onFailure: () => void): Watcher {
+  const epoll = check(libc.epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
+  // An epoll descriptor is readable when what it watches has something to say.
+  const watcher = watchReadable(epoll, () => {
+    watcher.close();
+    onFailure();
+  });
+  // struct epoll_event: u32 events, of which the two above need not be asked for, then data, which nobody reads.
+  const event = new Uint32Array(4);
+  try {
+    check(libc.epoll_ctl(epoll, EPOLL_CTL_ADD, fd, event), "epoll_ctl");
+  } catch (error) {
+    watcher.close();
+    throw error;
+  }
+  return watcher;
 }

@@ -1,4 +1,4 @@
-/** Processes: prctl(2), waitid(2), getppid(2). */
+/** Processes: prctl(2), waitid(2), getppid(2), signal(2). */
 import { constants } from "node:os";
 import { bind, check, errno } from "./ffi.ts";
 
@@ -6,10 +6,12 @@ const libc = bind({
   prctl: { arguments: ["i32", "u64", "u64", "u64", "u64"], return: "i32" },
   waitid: { arguments: ["i32", "i32", "buffer", "i32"], return: "i32" },
   getppid: { arguments: [], return: "i32" },
+  signal: { arguments: ["i32", "u64"], return: "u64" },
 });
 
 /** linux/prctl.h */
 const PR_SET_PDEATHSIG = 1;
+const PR_SET_CHILD_SUBREAPER = 36;
 
 /**
  * Have the kernel send `signal` to this process when the thread that started it dies, even by SIGKILL. `parent` is
@@ -22,6 +24,17 @@ export function dieWithParent(signal: NodeJS.Signals, parent: number): void {
   );
   // prctl(2): a parent that died before the call is never reported.
   if (libc.getppid() !== parent) process.kill(process.pid, signal);
+}
+
+/** Be the parent of this process's orphaned descendants from here on; it must reap them. */
+export function adoptOrphans(): void {
+  check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1n, 0n, 0n, 0n), "prctl(PR_SET_CHILD_SUBREAPER)");
+}
+
+/** Give a signal its default action back. */
+export function resetSignal(signal: NodeJS.Signals): void {
+  // SIG_DFL is 0; SIG_ERR, -1, comes for numbers that are no signals.
+  libc.signal(constants.signals[signal], 0n);
 }
 
 /** linux/wait.h */

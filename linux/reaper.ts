@@ -1,9 +1,15 @@
-/** Orphans: processes whose parent died become PID 1's, which must reap them. Node reaps only what it started. */
+/**
+ * Orphans: processes whose parent died become those of PID 1, or of a process that adopts them, which must reap them.
+ * Node reaps only what it started.
+ */
 import type { ChildProcess } from "node:child_process";
 import { subscribe } from "node:diagnostics_channel";
-import { findEndedChild, reapChild } from "../linux/process.ts";
+import { findEndedChild, reapChild } from "./process.ts";
 
-/** Reap orphans as they end. Children that this thread started are left to libuv, which would lose their status. */
+/**
+ * Reap orphans as they end, from before the first child is started. Children that this thread starts are left to libuv,
+ * which would lose their status.
+ */
 export function reapOrphans(): void {
   const children = new Set<ChildProcess>();
   const isOurs = (pid: number) => [...children].some((child) => child.pid === pid);
