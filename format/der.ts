@@ -122,8 +122,7 @@ export function decodeTime({ tag, contents, offset }: DerElement): number {
   const time = Date.UTC(year, month - 1, day, hour, minute, second);
   const date = new Date(time);
   // Date.UTC takes 24 o'clock on a 31st of February for a day in March, and year 1 for 1901.
-  const exact =
-    date.getUTCFullYear() === year && date.getUTCMonth() === month - 1 && date.getUTCDate() === day;
+  const exact = date.getUTCFullYear() === year && date.getUTCDate() === day;
   if (exact && minute < 60 && second < 60) return time;
   throw mismatch("E_DER", at(offset), JSON.stringify(text), "a time in UTC");
 }
