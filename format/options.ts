@@ -63,12 +63,17 @@ export function readSettings(options: VerifyOptions): Settings {
   };
 }
 
+/** Whatever window, frame or test environment it was made in: `instanceof` knows only its own. */
+export function isBytes(value: unknown): value is Uint8Array {
+  return Object.prototype.toString.call(value) === "[object Uint8Array]";
+}
+
 function readNonce({ nonce, dangerouslySkipNonce }: VerifyOptions): Uint8Array | undefined {
   if (nonce === undefined && dangerouslySkipNonce === true) return undefined;
-  if (!(nonce instanceof Uint8Array) || dangerouslySkipNonce !== undefined) {
+  if (!isBytes(nonce) || dangerouslySkipNonce !== undefined) {
     throw new TypeError("nonce: expected a Uint8Array, or dangerouslySkipNonce: true instead");
   }
-  if (nonce.length >= NONCE_MIN && nonce.length <= PORTABLE_MAX) return nonce.slice();
+  if (nonce.length >= NONCE_MIN && nonce.length <= PORTABLE_MAX) return new Uint8Array(nonce);
   throw new RangeError(`nonce: got ${nonce.length} bytes, expected ${NONCE_MIN} to ${PORTABLE_MAX}`);
 }
 
@@ -76,7 +81,7 @@ function readNonce({ nonce, dangerouslySkipNonce }: VerifyOptions): Uint8Array |
 function readBytes(options: VerifyOptions, name: "publicKey" | "userData"): Uint8Array | undefined {
   if (!(name in options)) return undefined;
   const value: unknown = options[name];
-  if (value instanceof Uint8Array) return value.slice();
+  if (isBytes(value)) return new Uint8Array(value);
   throw new TypeError(`${name}: got no Uint8Array, expected one, or no ${name} at all`);
 }
 

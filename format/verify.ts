@@ -7,7 +7,7 @@ import type { Certificate } from "./certificate.ts";
 import { checkChain, checkLinks, decodeChain, iso, nameOf, verifyLinks } from "./chain.ts";
 import { type CoseSign1, verifyCoseSign1 } from "./cose.ts";
 import { type CloisterError, mismatch } from "./failure.ts";
-import { readSettings, type Settings, type VerifyOptions } from "./options.ts";
+import { isBytes, readSettings, type Settings, type VerifyOptions } from "./options.ts";
 import { checkPcrs } from "./policy.ts";
 import { fingerprint } from "./roots.ts";
 import { type Step, StepList } from "./step.ts";
@@ -47,8 +47,7 @@ export interface Verified {
  * E_ATTESTATION_POLICY for a policy that pins nothing; with TypeError or RangeError for options that make no sense.
  */
 export async function verifyAttestation(document: Uint8Array, options: VerifyOptions): Promise<Verified> {
-  if (!(document instanceof Uint8Array))
-    throw new TypeError("document: got no Uint8Array, expected the bytes");
+  if (!isBytes(document)) throw new TypeError("document: got no Uint8Array, expected the bytes");
   if (globalThis.crypto?.subtle === undefined) {
     throw new TypeError("got no WebCrypto, expected it: browsers have it on HTTPS pages and localhost alone");
   }
