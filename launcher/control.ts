@@ -16,6 +16,7 @@ export interface ControlChannel {
   send(message: ParentMessage): void;
   /** Settles when no message can come any more. */
   readonly closed: Promise<void>;
+  close(): void;
 }
 
 /**
@@ -49,5 +50,5 @@ export function openControl(
     resolve();
   });
   tellTime();
-  return { send, closed };
+  return { send, closed, close: () => stream.destroy() };
 }

@@ -113,19 +113,17 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
   }
 
   #acceptControl(stream: VsockStream): void {
-    // One at a time: init has one. After a lost one it tells its story from the start.
-    if (this.#channel !== undefined) {
-      stream.destroy();
-      return;
-    }
+    // init has one at a time: a new one means that it lost the one before, and tells its story from the start.
+    this.#channel?.close();
     const { emit } = this.#parts;
-    this.#channel = openControl(
+    const channel = openControl(
       stream,
       (message) => this.#receive(message),
       (reason) => emit({ type: "fault", reason }),
     );
-    stream.once("close", () => {
-      this.#channel = undefined;
+    this.#channel = channel;
+    void channel.closed.then(() => {
+      if (this.#channel === channel) this.#channel = undefined;
     });
   }
 

@@ -78,7 +78,9 @@ async function openFile(path: string): Promise<Source> {
 function fileSource(path: string, handle: FileHandle, size: number): Source {
   const readInto = async (target: Uint8Array, offset: number) => {
     for (let done = 0; done < target.length; ) {
-      const { bytesRead } = await handle.read(target, done, target.length - done, offset + done);
+      const { bytesRead } = await handle
+        .read(target, done, target.length - done, offset + done)
+        .catch((error: unknown) => Promise.reject(unreadable(path, error)));
       if (bytesRead === 0) {
         const message = `${path}: got ${offset + done} bytes, expected ${size}`;
         throw new CloisterError("E_EIF_TRUNCATED", message);
