@@ -68,7 +68,8 @@ export async function build(options: BuildOptions): Promise<BuildResult> {
   ]);
   report("Compressing the app");
   const apps = await clock.time("app", makeApps(project, bundle, storage));
-  const image = new Image(base, metadata(release, project, options.buildTime ?? sourceDateEpoch()), apps);
+  const described = metadata(release, project, options.buildTime ?? sourceDateEpoch());
+  const image = new Image(base, described, apps, project.config);
   const memory = checkMemory(project.config.memoryMiB, [base.ramdisk, ...apps], image.sizeBytes);
   const measurements = image.measure();
   const eifPath = resolve(project.directory, options.output ?? `${project.name}.eif`);

@@ -4,11 +4,13 @@
  */
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, readFile, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, stat, utimes } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { replaceFile } from "./file.ts";
 
+/** Six first ramdisks, or thousands of small apps. The entries that were not used for longest go first. */
+const SIZE_MAX = 256 * 1024 * 1024;
 /** Part of every key: change it with the code that makes the entries. */
 const GENERATION = 1;
 
@@ -21,8 +23,12 @@ export class Cache {
 
   /** The entry for `key`, any string that names all inputs; undefined if there is none that can be read. */
   async get(key: string): Promise<Uint8Array | undefined> {
+    const path = this.#path(key);
     try {
-      return await readFile(this.#path(key));
+      const entry = await readFile(path);
+      const now = new Date();
+      await utimes(path, now, now);
+      return entry;
     } catch {
       return undefined;
     }
@@ -33,13 +39,27 @@ export class Cache {
     try {
       await mkdir(this.#directory, { recursive: true });
       await replaceFile(this.#path(key), pieces, { durable: false });
+      await this.#shrink();
     } catch {
       return;
     }
   }
 
-  async delete(key: string): Promise<void> {
-    await rm(this.#path(key), { force: true });
+  /** Remove what is over the limit, and with it what killed builds left half-written. */
+  async #shrink(): Promise<void> {
+    const names = await readdir(this.#directory);
+    const files = await Promise.all(
+      names.map(async (name) => {
+        const path = join(this.#directory, name);
+        const { size, mtimeMs } = await stat(path);
+        return { path, size, mtimeMs };
+      }),
+    );
+    let total = 0;
+    for (const { path, size } of files.sort((a, b) => b.mtimeMs - a.mtimeMs)) {
+      total += size;
+      if (total > SIZE_MAX) await rm(path, { force: true });
+    }
   }
 
   #path(key: string): string {

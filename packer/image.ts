@@ -36,13 +36,25 @@ interface Part extends SectionSummary {
   readonly data: Uint8Array;
 }
 
+/** What the header says the image wants to run in: `cloister run` takes it, nitro-cli ignores it. Not measured. */
+export interface Defaults {
+  readonly memoryMiB: number;
+  readonly cpus: number;
+}
+
 /** An EIF of version 4 for x86_64, in the section order of AWS's builder. */
 export class Image {
   readonly #base: Base;
   readonly #apps: readonly Ramdisk[];
   readonly #layout: EifLayout<Part>;
 
-  constructor(base: Base, metadata: Uint8Array, apps: readonly Ramdisk[]) {
+  /** The launcher takes the header's memory and CPUs where it is not told others; the hypervisor ignores them. */
+  constructor(
+    base: Base,
+    metadata: Uint8Array,
+    apps: readonly Ramdisk[],
+    defaults: { readonly memoryMiB: number; readonly cpus: number },
+  ) {
     this.#base = base;
     this.#apps = apps;
     const parts = [
@@ -56,7 +68,11 @@ export class Image {
         data,
       })),
     ];
-    this.#layout = layoutEif(parts, { arch: "x86_64" });
+    this.#layout = layoutEif(parts, {
+      arch: "x86_64",
+      defaultMemory: BigInt(defaults.memoryMiB) << 20n,
+      defaultCpus: BigInt(defaults.cpus),
+    });
   }
 
   get sizeBytes(): number {

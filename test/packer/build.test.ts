@@ -19,7 +19,8 @@ const HELLO = join(ROOT, "examples/hello");
 const QUICK: BuildOptions["overrides"] = { compression: { algorithm: "zstd", level: 1 }, memory: "256M" };
 
 /** One cache for the whole file: the base is compressed once. */
-const cacheDirectory = join(ROOT, "node_modules/.cache/cloister-test");
+const cacheDirectory = mkdtempSync(join(tmpdir(), "cloister-cache-"));
+afterAll(() => rmSync(cacheDirectory, { recursive: true }));
 
 /** A copy of the example, to be changed. */
 function hello(): string {
@@ -81,6 +82,9 @@ describe("building examples/hello", () => {
       "Ramdisk",
     ]);
     expect(result.memoryMiB.configured).toBe(256);
+    // EIF header: default memory in bytes at 8, default CPUs at 16.
+    const header = readFileSync(result.eifPath).subarray(0, 24);
+    expect([header.readBigUInt64BE(8), header.readBigUInt64BE(16)]).toEqual([256n << 20n, 2n]);
   });
 
   test("puts the same first ramdisk below every app, and the app in the second", async () => {

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { crc32, gunzipSync, zstdDecompressSync } from "node:zlib";
 import fc from "fast-check";
@@ -165,6 +165,24 @@ describe("the cache", () => {
     expect(new Set(made.map(({ crc }) => crc)).size).toBe(1);
     expect(entries(directory).length).toBe(1);
     expect((await makeRamdisk(never, options(directory))).isFromCache).toBe(true);
+  });
+
+  test("stays below 256 MiB: what was not used for longest goes", async () => {
+    const directory = folder();
+    const cache = new Cache(directory);
+    await cache.put("used", [Buffer.from("used")]);
+    await cache.put("unused", [Buffer.from("unused")]);
+    for (const entry of entries(directory)) utimesSync(entry, 1, 1);
+    // Sparse, left by a build that was killed, older than what is read next and younger than what is not.
+    writeFileSync(join(directory, ".half.0123"), "");
+    truncateSync(join(directory, ".half.0123"), 255 * 1024 * 1024);
+    utimesSync(join(directory, ".half.0123"), 2, 2);
+    expect(Buffer.from((await cache.get("used")) ?? "").toString()).toBe("used");
+    await cache.put("new", [new Uint8Array(1024 * 1024)]);
+    expect(await cache.get("used")).toBeDefined();
+    expect(await cache.get("new")).toBeDefined();
+    expect(await cache.get("unused")).toBeUndefined();
+    expect(readdirSync(directory).length).toBe(2);
   });
 
   test("lies beside the project's packages, else in the user's cache directory", () => {
