@@ -2,7 +2,6 @@
  * PID 1 of the test VM: does what the test asks for over a control connection, one JSON command a line, one JSON answer
  * each. Runs unbundled on Node's type stripping.
  */
-import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { Socket } from "node:net";
 import { createInterface } from "node:readline";
@@ -13,16 +12,16 @@ import { connectVsock, listenVsock, type VsockListener, type VsockSocket } from 
 export const CONTROL_PORT = 100;
 
 export type Command =
-  /** Connect, read to the end, close. Answers bytes and, where asked for, their SHA-256. */
-  | { readonly do: "sink"; readonly port: number; readonly hash: boolean }
+  /** Connect, read to the end, close. Answers how many bytes, and where asked for whether they are the pattern. */
+  | { readonly do: "sink"; readonly port: number; readonly verify: boolean }
   /** Connect, send `bytes` of the pattern in writes of `write`, shut down, read to the end. */
   | { readonly do: "source"; readonly port: number; readonly bytes: number; readonly write: number }
   /** Connect `count` at once; each sends its number, and wants it back before it closes. */
   | { readonly do: "many"; readonly port: number; readonly count: number }
   /** Connect and close `count` times, `at_once` at a time. */
   | { readonly do: "churn"; readonly port: number; readonly count: number; readonly atOnce: number }
-  /** Listen: `echo` sends back what comes, `stall` never reads, `half` answers after the end. */
-  | { readonly do: "listen"; readonly port: number; readonly mode: "echo" | "stall" | "half" | "sink" }
+  /** Listen: `echo` sends back what comes, `stall` never reads, `count` answers after the end how many bytes came. */
+  | { readonly do: "listen"; readonly port: number; readonly mode: "echo" | "stall" | "count" }
   | { readonly do: "refused"; readonly cid: number; readonly port: number }
   | { readonly do: "stats" }
   | { readonly do: "reboot" };
@@ -49,15 +48,22 @@ function uncapped(socket: VsockSocket): VsockSocket {
   return socket;
 }
 
-async function sink(socket: Socket, withHash: boolean): Promise<Answer> {
-  const hash = createHash("sha256");
+async function sink(socket: Socket, verify: boolean): Promise<Answer> {
+  const block = pattern();
   const start = performance.now();
   let bytes = 0;
-  for await (const chunk of socket) {
-    bytes += (chunk as Buffer).length;
-    if (withHash) hash.update(chunk as Buffer);
+  let isIntact = true;
+  for await (const data of socket) {
+    const chunk = data as Buffer;
+    for (let at = 0; verify && at < chunk.length; ) {
+      const offset = (bytes + at) % block.length;
+      const length = Math.min(chunk.length - at, block.length - offset);
+      if (chunk.compare(block, offset, offset + length, at, at + length) !== 0) isIntact = false;
+      at += length;
+    }
+    bytes += chunk.length;
   }
-  return { bytes, sha256: withHash ? hash.digest("hex") : "", ms: performance.now() - start };
+  return { bytes, isIntact, ms: performance.now() - start };
 }
 
 async function source(port: number, bytes: number, write: number): Promise<Answer> {
@@ -107,15 +113,23 @@ async function churn(port: number, count: number, atOnce: number): Promise<Answe
   return { count: done };
 }
 
+function answerAfterEnd(socket: VsockSocket): void {
+  let bytes = 0;
+  socket.on("data", (chunk: Buffer) => {
+    bytes += chunk.length;
+  });
+  socket.on("end", () => socket.end(String(bytes)));
+}
+
 const listeners: VsockListener[] = [];
 const stalled: VsockSocket[] = [];
 
-function listen(port: number, mode: "echo" | "stall" | "half" | "sink"): Answer {
+function listen(port: number, mode: "echo" | "stall" | "count"): Answer {
   const listener = listenVsock({ port }, (socket) => {
     socket.on("error", () => {});
     if (mode === "echo") uncapped(socket).pipe(socket);
     else if (mode === "stall") stalled.push(socket);
-    else sink(socket, false).then(({ bytes }) => socket.end(mode === "half" ? String(bytes) : ""));
+    else answerAfterEnd(socket);
   });
   listeners.push(listener);
   return { port };
@@ -144,7 +158,7 @@ function stats(): Answer {
 async function run(command: Command): Promise<Answer> {
   switch (command.do) {
     case "sink":
-      return sink(await connectVsock({ cid: PARENT, port: command.port }), command.hash);
+      return sink(await connectVsock({ cid: PARENT, port: command.port }), command.verify);
     case "source":
       return source(command.port, command.bytes, command.write);
     case "many":

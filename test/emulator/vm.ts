@@ -121,8 +121,10 @@ async function close(
 function commandRunner(stream: VsockStream, ended: Promise<never>): Vm["run"] {
   type Reply = { id: number; answer?: Answer; error?: string };
   const waiting = new Map<number, (reply: Reply) => void>();
-  stream.on("error", () => {});
-  createInterface({ input: stream }).on("line", (line) => {
+  const lines = createInterface({ input: stream });
+  // readline passes the stream's error on: the VM's end, which `ended` tells.
+  lines.on("error", () => {});
+  lines.on("line", (line) => {
     const reply = JSON.parse(line) as Reply;
     waiting.get(reply.id)?.(reply);
   });
