@@ -1,6 +1,12 @@
 import { createEmulatedDevice } from "../emulator/index.ts";
 import { CloisterError } from "../format/errors.ts";
-import { type Enclave, type EnclaveEvent, type ExitReport, launch } from "../launcher/index.ts";
+import {
+  type Enclave,
+  type EnclaveEvent,
+  type ExitReport,
+  launch,
+  openNitroDevice,
+} from "../launcher/index.ts";
 import { command, type Io, oneOperand } from "./command.ts";
 import { parseInteger, parseMemory, parsePublish } from "./operand.ts";
 import { progress } from "./progress.ts";
@@ -15,7 +21,7 @@ export const run = command({
   summary: "Start an EIF as an enclave and stay with it until it ends",
   operands: "FILE",
   options: {
-    emulator: { type: "boolean", description: "Run it in the emulator (QEMU)" },
+    emulator: { type: "boolean", description: "Run it in the emulator (QEMU), not on /dev/nitro_enclaves" },
     memory: { type: "string", value: "SIZE", description: "Enclave memory: 512M, 2G (default: the EIF's)" },
     cpus: { type: "string", value: "N", description: "Number of CPUs (default: the EIF's)" },
     cid: { type: "string", value: "N", description: "The enclave's CID (default: chosen)" },
@@ -41,15 +47,14 @@ export const run = command({
   ],
   async run(io, operands, values) {
     const path = oneOperand(run, operands, "EIF file");
-    if (values.emulator !== true) {
-      throw new CloisterError("E_NO_DEVICE", "found no driver for /dev/nitro_enclaves in this release");
-    }
     const show = values.json === true ? jsonEvents(io) : textEvents(io, values.verbose === true);
     const step = progress(io);
     step(`Starting ${path}`);
-    using device = createEmulatedDevice({
-      onCommand: (argv) => values.verbose === true && io.stderr.write(`$ ${argv.join(" ")}\n`),
-    });
+    const onCommand = (argv: readonly string[]) => io.stderr.write(`$ ${argv.join(" ")}\n`);
+    using device =
+      values.emulator === true
+        ? createEmulatedDevice(values.verbose === true ? { onCommand } : {})
+        : openNitroDevice();
     // A signal while it boots ends the launch; later ones ask the app first.
     const launching = new AbortController();
     const interrupt = () =>

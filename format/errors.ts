@@ -26,8 +26,28 @@ const catalogue = {
     fix: "Run again with CLOISTER_DEBUG=1 and report the stack trace it prints.",
   },
   E_NO_DEVICE: {
-    cause: "This release starts enclaves in the emulator; the driver's ioctl interface is not in it yet.",
-    fix: "Add --emulator; on an EC2 parent run the same file with `nitro-cli run-enclave`.",
+    cause:
+      "There is no /dev/nitro_enclaves: this is no EC2 instance that was started with enclaves enabled, or its kernel has " +
+      "not loaded the driver.",
+    fix:
+      "Add --emulator, or run the command under `cloister emulate --`. On an EC2 parent: `sudo modprobe nitro_enclaves`, " +
+      "and enable enclaves for the instance.",
+  },
+  E_DEVICE_ACCESS: {
+    cause: "This user may not open /dev/nitro_enclaves, which belongs to root and the group ne.",
+    fix: "Join the group and log in again: `sudo usermod -aG ne $USER`.",
+  },
+  E_DEVICE: {
+    cause: "/dev/nitro_enclaves cannot be opened.",
+    fix: "Look at the parent's kernel log: `sudo dmesg | grep -i nitro`.",
+  },
+  E_NO_VSOCK: {
+    cause: "This kernel has no AF_VSOCK, or no transport for it: parent and enclave speak over nothing else.",
+    fix: "Load it: `sudo modprobe vmw_vsock_virtio_transport`.",
+  },
+  E_HUGE_PAGES: {
+    cause: "Enclave memory is made of huge pages, and too few of them are free.",
+    fix: "Reserve more, or give the enclave less memory with --memory.",
   },
   E_INTERRUPTED: {
     cause: "A signal came before the enclave had booted; nothing of it is left.",

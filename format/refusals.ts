@@ -93,6 +93,36 @@ export const refusals = {
     cause: "The enclave's CID is reserved (0 to 3, 4294967295), or another enclave has it.",
     fix: "Choose another number from 4 on with --cid, or leave it to the hypervisor.",
   },
+  E_NE_FAULT: {
+    cause: "A memory region of the enclave, or an argument for the driver, is not mapped in this process.",
+    fix: REPORT,
+  },
+  E_NE_INVALID: {
+    cause:
+      "The hypervisor refused the enclave, and hardware gives no reason. At NE_START_ENCLAVE the image is the usual one: " +
+      "damaged, without a kernel, or for another architecture.",
+    fix: "Check the image with `cloister describe`; `cloister run --emulator` names what a hypervisor finds wrong in it.",
+  },
+  E_NE_OTHER_PROCESS: {
+    cause: "The enclave was created by another process: the driver serves only the one that created it.",
+    fix: REPORT,
+  },
+  E_NE_DESCRIPTORS: {
+    cause: "This process, or the whole system, has no file descriptors left.",
+    fix: "Raise the limit: `ulimit -n 4096`; `cat /proc/sys/fs/file-nr` shows the system's.",
+  },
+  E_NE_NO_MEMORY: {
+    cause: "The parent's kernel has no memory left for the enclave's bookkeeping, or a region has no page.",
+    fix: "Free memory on the parent instance: `free -m` shows what there is.",
+  },
+  E_NE_UNKNOWN_IOCTL: {
+    cause: "The driver does not know this step: it is no Nitro Enclaves driver, or older than Linux 5.10.",
+    fix: "Update the parent instance's kernel; `modinfo nitro_enclaves` shows the driver.",
+  },
+  E_NE_TIMEOUT: {
+    cause: "The hypervisor did not answer the driver for 120 s.",
+    fix: "Try again; if it stays so, stop and start the parent instance, which moves it to other hardware.",
+  },
   E_NE_IOCTL: {
     cause: "The kernel or the hypervisor refused a step of the launch.",
     fix: "Look at the parent's kernel log: `sudo dmesg | grep -i nitro`.",

@@ -1,4 +1,5 @@
 /** Start an EIF as an enclave: nitro-cli's sequence (`enclave_proc/resource_manager.rs`), step by step. */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { PORT_CONTROL, PORT_HEARTBEAT } from "../format/abi.ts";
 import { CloisterError } from "../format/errors.ts";
 import { SystemError } from "../linux/ffi.ts";
@@ -132,7 +133,11 @@ async function prepare(launch: Launch): Promise<Slot> {
   regions.push(...allocate(device, size));
   reach(launch, "memory");
   await copyImage(image, regions, vm.imageLoadOffset(), signal);
-  for (const region of regions) vm.setMemoryRegion(region);
+  for (const region of regions) {
+    vm.setMemoryRegion(region);
+    // Each one may block for some 0.3 s.
+    await nextTurn();
+  }
   reach(launch, "image");
   const cpuIds = chooseCpus(image, options.cpus).map((id) => vm.addVcpu(id));
   reach(launch, "cpus");

@@ -11,8 +11,9 @@ import { notifyFilter } from "./filter.ts";
 const [, , parent, handover, program = "", ...words] = process.argv;
 // A supervisor that is gone answers no call: what is under its filter would fail in strange ways.
 dieWithParent("SIGKILL", Number(parent));
-// Node ignores it, and what is ignored stays so in the next program.
+// Node ignores them, and what is ignored stays so in the next program.
 resetSignal("SIGPIPE");
+resetSignal("SIGXFSZ");
 const socket = Number(handover);
 const filter = notifyFilter();
 const message = new Uint8Array(1);

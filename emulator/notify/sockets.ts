@@ -5,24 +5,18 @@
  */
 
 import { constants } from "node:os";
-import { pipeline } from "node:stream";
 import { CID_ANY, CID_PARENT } from "../../format/abi.ts";
 import type { VsockStream } from "../../launcher/device.ts";
 import { closeDescriptor } from "../../linux/descriptor.ts";
 import { SystemError } from "../../linux/ffi.ts";
-import { copyDescriptor, identify } from "../../linux/peer.ts";
-import { openStream } from "../../linux/stream.ts";
+import { identify } from "../../linux/peer.ts";
 import * as unix from "../../linux/unix.ts";
-import {
-  decodeAddress,
-  encodeAddress,
-  PORT_ANY,
-  SOCKADDR_VM_BYTES,
-  type VsockAddress,
-} from "../../linux/vsock.ts";
+import { PORT_ANY, type VsockAddress } from "../../linux/vsock.ts";
 import type { EmulatedParentVsock } from "../parent.ts";
+import { failure, readAddress, writeAddress, writeSized } from "./address.ts";
 import type { Call } from "./call.ts";
 import { AF_VSOCK, SO_DOMAIN, SOL_SOCKET } from "./filter.ts";
+import { meet, relay, withCopy } from "./relay.ts";
 
 const { errno } = constants;
 const SOCK_STREAM = 1;
@@ -262,61 +256,4 @@ export class Sockets {
     writeSized(call, 3, 4, new Uint8Array(new Uint32Array([AF_VSOCK]).buffer));
     call.succeed();
   }
-}
-
-function failure(syscall: string, number: number): SystemError {
-  return new SystemError(syscall, number, "AF_VSOCK");
-}
-
-/** Do something on a copy of the socket in the first argument: it shares everything with the command's but its number. */
-function withCopy<T>(call: Call, action: (fd: number) => T): T {
-  const copy = copyDescriptor(call.pid, call.int(0));
-  try {
-    return action(copy);
-  } finally {
-    closeDescriptor(copy);
-  }
-}
-
-/** Connect a socket of the command to one of ours, which is returned. */
-function meet(socket: number): number {
-  const rendezvous = unix.openUnix();
-  try {
-    const address = unix.bindUnix(rendezvous);
-    unix.listenUnix(rendezvous, 1);
-    unix.connectUnix(socket, address);
-    return unix.acceptUnix(rendezvous);
-  } finally {
-    closeDescriptor(rendezvous);
-  }
-}
-
-/** Bytes both ways; an end is passed on as an end, a broken side breaks the other. Owns the descriptor. */
-function relay(fd: number, stream: VsockStream): void {
-  const socket = openStream(fd, { allowHalfOpen: true });
-  // The side that broke needs no telling, and pipeline() destroys the other.
-  const broken = () => {};
-  pipeline(socket, stream, broken);
-  pipeline(stream, socket, broken);
-}
-
-/** The address in the second argument, its length in the third. Throws SystemError: EFAULT, EINVAL, EAFNOSUPPORT. */
-function readAddress(call: Call): VsockAddress {
-  if (call.uint(2) < SOCKADDR_VM_BYTES) throw failure("address", errno.EINVAL);
-  const bytes = call.read(call.word(1), SOCKADDR_VM_BYTES);
-  if (new DataView(bytes.buffer).getUint16(0, true) !== AF_VSOCK)
-    throw failure("address", errno.EAFNOSUPPORT);
-  return decodeAddress(bytes);
-}
-
-/** To where the second argument points, its length to where the third does. */
-function writeAddress(call: Call, address: VsockAddress): void {
-  writeSized(call, 1, 2, encodeAddress(address));
-}
-
-/** As the kernel does: as many bytes as there is room for, and how many there were. Throws SystemError EFAULT. */
-function writeSized(call: Call, pointer: number, lengthPointer: number, bytes: Uint8Array): void {
-  const room = new Uint32Array(call.read(call.word(lengthPointer), 4).buffer);
-  call.write(call.word(pointer), bytes.subarray(0, room[0]));
-  call.write(call.word(lengthPointer), new Uint8Array(new Uint32Array([bytes.length]).buffer));
 }
