@@ -38,7 +38,7 @@ export interface BuildResult {
   readonly sections: readonly ImageSection[];
   /** The configured memory, MiB, and the least that was found to work for images of this size. */
   readonly memoryMiB: { readonly configured: number; readonly needed: number };
-  /** What is allowed but may fail elsewhere, in sentences. */
+  /** What is allowed but odd, a line each. */
   readonly warnings: readonly string[];
   /** Milliseconds. `bundle` and `base` run at the same time. */
   readonly timings: Timings;
@@ -80,7 +80,8 @@ export async function build(options: BuildOptions): Promise<BuildResult> {
     sizeBytes: image.sizeBytes,
     measurements,
     sections: image.sections,
-    ...memory,
+    memoryMiB: memory.memoryMiB,
+    warnings: [...bundle.warnings, ...memory.warnings],
     timings: clock.timings(),
   };
 }

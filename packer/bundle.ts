@@ -1,7 +1,7 @@
 /** The app as one ES module with its source map, beside the files and packages that cannot be part of it. */
 import { isBuiltin } from "node:module";
 import { relative } from "node:path";
-import { type BuildResult, build, type Loader, type Plugin } from "esbuild";
+import { type BuildResult, build, type Loader, type Message, type Plugin } from "esbuild";
 import { isNative } from "./addon.ts";
 import { Assets, assetPlugin } from "./asset.ts";
 import { explainFailure, packageName } from "./failure.ts";
@@ -23,6 +23,8 @@ export interface Bundle {
   readonly files: readonly AppFile[];
   /** What lies below node_modules: packages that are copied whole. */
   readonly packages: readonly AppFile[];
+  /** What the bundler finds odd in the app's own modules: `app.ts:3: …`. */
+  readonly warnings: readonly string[];
 }
 
 /** The entry module's name without extension. All modules lie side by side in /app, so that `./x` is one place. */
@@ -78,8 +80,15 @@ export async function bundleApp(project: Project): Promise<Bundle> {
       entry: `${MAIN}.mjs`,
       files: [...outputs, ...assets.files()],
       packages: copyPackages(found.values()),
+      warnings: result.warnings.flatMap(ownWarning),
     };
   }
+}
+
+/** What is odd in others' packages is not for the app's author to mend. */
+function ownWarning({ text, location }: Message): string[] {
+  const isOwn = location !== null && !location.file.includes("node_modules/");
+  return isOwn ? [`${location.file}:${location.line}: ${text}`] : [];
 }
 
 type Result = BuildResult<{ metafile: true; write: false }>;

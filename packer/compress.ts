@@ -4,7 +4,9 @@
  */
 import { promisify } from "node:util";
 import { constants, gzip, zstdCompress } from "node:zlib";
+import { CloisterError } from "../format/errors.ts";
 import type { Compression } from "./config.ts";
+import { NODE } from "./release.ts";
 
 /**
  * zstd's window as a power of two, bytes. 8 MiB: level 9 gains 0.8 % over its own 4 MiB, and the kernel allocates the
@@ -20,10 +22,24 @@ const GZIP_OS_UNKNOWN = 255;
  */
 const RAMDISK_ALIGNMENT = 512;
 
-/** Names everything but the archive that decides the compressed bytes. */
-export function compressionKey(compression: Compression): string {
-  const { zlib, zstd } = process.versions;
-  return JSON.stringify([compression, ZSTD_WINDOW_LOG, zlib, zstd]);
+/**
+ * Names everything but the archive that decides the compressed bytes. Throws E_INSTALL when this process has another
+ * compressor than the release's, whose bytes others would not get.
+ */
+export function compressionKey(
+  compression: Compression,
+  versions: Readonly<Record<string, string | undefined>> = process.versions,
+): string {
+  const library = { none: undefined, gzip: "zlib", zstd: "zstd" } as const;
+  const name = library[compression.algorithm];
+  if (name !== undefined && versions[name] !== NODE[name]) {
+    throw new CloisterError(
+      "E_INSTALL",
+      `Node ${versions.node}: got ${name} ${versions[name]}, expected ${NODE[name]}, for its output is measured`,
+      { fix: `Run cloister with Node ${NODE.version}: npm put it into node_modules/.bin.` },
+    );
+  }
+  return JSON.stringify([compression, ZSTD_WINDOW_LOG, name && NODE[name]]);
 }
 
 /** The archive compressed as asked, padded with zeros to a multiple of 512 bytes. */

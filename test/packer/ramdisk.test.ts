@@ -5,11 +5,11 @@ import { crc32, gunzipSync, zstdDecompressSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { Cache, defaultCacheDirectory } from "../../packer/cache.ts";
-import { compressRamdisk } from "../../packer/compress.ts";
+import { compressionKey, compressRamdisk } from "../../packer/compress.ts";
 import type { Compression } from "../../packer/config.ts";
 import { replaceFile } from "../../packer/file.ts";
 import { makeRamdisk, type RamdiskOptions } from "../../packer/ramdisk.ts";
-import { folder } from "./folder.ts";
+import { failure, folder } from "./folder.ts";
 
 const NONE: Compression = { algorithm: "none" };
 const ZSTD: Compression = { algorithm: "zstd", level: 9 };
@@ -57,6 +57,16 @@ describe("a compressed ramdisk", () => {
     expect(sha256(await compressRamdisk(ARCHIVE, { algorithm: "gzip", level: 9 }))).toBe(
       "2fbf4266bfcb115452b2e90ebef3664bcf2cc98d6048af5afdec19545f8df863",
     );
+  });
+
+  test("is not made by another Node's compressor, whose bytes could differ", async () => {
+    const versions = { ...process.versions, node: "27.0.0", zstd: "1.6.0" };
+    expect(await failure(() => compressionKey(ZSTD, versions))).toMatchObject({
+      code: "E_INSTALL",
+      message: "Node 27.0.0: got zstd 1.6.0, expected 1.5.7, for its output is measured",
+    });
+    expect(compressionKey(NONE, versions)).toBe(compressionKey(NONE));
+    expect(compressionKey({ algorithm: "gzip", level: 9 }, versions)).not.toBe(compressionKey(ZSTD));
   });
 
   test("names neither time nor system in a gzip header", async () => {
