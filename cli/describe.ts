@@ -20,7 +20,8 @@ export const describe = command({
   },
 });
 
-async function describeFile(path: string): Promise<EifDescription> {
+/** Throws E_EIF_READ, or what is wrong with the file. */
+export async function describeFile(path: string): Promise<EifDescription> {
   await using file = await open(path).catch((cause: NodeJS.ErrnoException) => {
     throw new CloisterError("E_EIF_READ", `${path}: got ${cause.code}, expected a readable file`, { cause });
   });

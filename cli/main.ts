@@ -1,6 +1,7 @@
 /** argv → one verb → output and exit status. 0: done; 1: a cloister error; 2: usage; `run`: the app's own status. */
 import { readFileSync } from "node:fs";
 import { CloisterError } from "../format/errors.ts";
+import { attest } from "./attest.ts";
 import { build } from "./build.ts";
 import { type Command, type Io, runCommand } from "./command.ts";
 import { describe } from "./describe.ts";
@@ -9,7 +10,13 @@ import { reportError } from "./report.ts";
 import { run } from "./run.ts";
 
 // Each verb has its own option types; the dispatcher needs none of them.
-export const COMMANDS: readonly Command[] = [build, run, describe, emulate] as unknown as readonly Command[];
+export const COMMANDS: readonly Command[] = [
+  build,
+  run,
+  describe,
+  attest,
+  emulate,
+] as unknown as readonly Command[];
 
 /** Run cloister with these words. Never rejects; returns the exit status. */
 export async function main(words: readonly string[], io: Io): Promise<number> {

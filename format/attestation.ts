@@ -11,7 +11,7 @@ import {
   encodeProtectedHeader,
   signCoseSign1,
 } from "./cose.ts";
-import { type CloisterError, mismatch } from "./failure.ts";
+import { type CloisterError, mismatch, quote } from "./failure.ts";
 import { toHex } from "./struct.ts";
 
 /** Bytes. nsm-api `docs/attestation_process.md` §3.2.2. */
@@ -203,9 +203,8 @@ function kind(value: CborValue | undefined): string {
   return typeof value === "object" ? "a tagged item" : `${value}`;
 }
 
-/** Text of the other side, short and without control characters. */
 function show(value: CborKey): string {
-  return typeof value === "string" ? JSON.stringify(value.slice(0, 40)) : `${value}`;
+  return typeof value === "string" ? quote(value) : `${value}`;
 }
 
 function wrong(where: string, got: string, expected: string): CloisterError {

@@ -3,7 +3,7 @@
  * and, for strictness, §4.2.1, save that map keys keep the order given: AWS's messages do not sort theirs.
  * Floats, undefined and other simple values are refused in both directions.
  */
-import { at, CloisterError, mismatch } from "./failure.ts";
+import { at, CloisterError, mismatch, quote } from "./failure.ts";
 import { concat } from "./struct.ts";
 
 /** Integers are numbers while those are exact, else bigints. */
@@ -256,8 +256,7 @@ class Decoder {
       if (typeof key !== "string" && typeof key !== "number" && typeof key !== "bigint") {
         throw mismatch("E_CBOR", at(offset), "another kind of key", "an integer or text");
       }
-      if (map.has(key))
-        throw mismatch("E_CBOR", at(offset), `key ${JSON.stringify(`${key}`)} again`, "it once");
+      if (map.has(key)) throw mismatch("E_CBOR", at(offset), `key ${quote(`${key}`)} again`, "it once");
       map.set(key, this.item(depth + 1));
     }
     return map;

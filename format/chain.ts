@@ -13,7 +13,7 @@ import {
   KEY_USAGE,
   KeyUsage,
 } from "./extension.ts";
-import { CloisterError, mismatch } from "./failure.ts";
+import { CloisterError, mismatch, quote } from "./failure.ts";
 import { toHex } from "./struct.ts";
 
 /** An instant at which all certificates must be valid, Unix milliseconds, with what clocks may differ by. */
@@ -85,7 +85,7 @@ export function checkLinks(chain: readonly Certificate[], links: readonly boolea
 /** The subject's common name, or all of the name. */
 export function nameOf(attributes: Certificate["subject"]): string {
   const common = attributes.find(({ name }) => name === "commonName");
-  return JSON.stringify(common?.value ?? attributes.map(({ name, value }) => `${name}=${value}`).join(", "));
+  return quote(common?.value ?? attributes.map(({ name, value }) => `${name}=${value}`).join(", "));
 }
 
 function placeOf(index: number, length: number): string {

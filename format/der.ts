@@ -1,7 +1,7 @@
 /**
  * DER, as far as X.509 certificates need it: tag, length, contents. Source: ITU-T X.690 §8, §10.
  */
-import { at, mismatch } from "./failure.ts";
+import { at, mismatch, quote } from "./failure.ts";
 import { concat } from "./struct.ts";
 
 /** Universal tags, with the constructed bit where the type is always constructed. */
@@ -124,7 +124,7 @@ export function decodeTime({ tag, contents, offset }: DerElement): number {
   // Date.UTC takes 24 o'clock on a 31st of February for a day in March, and year 1 for 1901.
   const exact = date.getUTCFullYear() === year && date.getUTCDate() === day;
   if (exact && minute < 60 && second < 60) return time;
-  throw mismatch("E_DER", at(offset), JSON.stringify(text), "a time in UTC");
+  throw mismatch("E_DER", at(offset), quote(text), "a time in UTC");
 }
 
 /** An element of these contents, which may come in pieces. */

@@ -49,3 +49,12 @@ export function mismatch(
 export function at(offset: number): string {
   return `offset ${offset} (0x${offset.toString(16)})`;
 }
+
+/** Text of the other side as messages show it: short, and printable ASCII, since a terminal obeys what is not. */
+export function quote(text: string): string {
+  const short = text.length > 80 ? `${text.slice(0, 80)}…` : text;
+  return JSON.stringify(short).replace(
+    /[^ -~…]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}

@@ -6,7 +6,7 @@ import { type AttestationDocument, decodeAttestation, decodeEnvelope } from "./a
 import type { Certificate } from "./certificate.ts";
 import { checkChain, checkLinks, decodeChain, iso, nameOf, verifyLinks } from "./chain.ts";
 import { type CoseSign1, verifyCoseSign1 } from "./cose.ts";
-import { type CloisterError, mismatch } from "./failure.ts";
+import { type CloisterError, mismatch, quote } from "./failure.ts";
 import { isBytes, readSettings, type Settings, type VerifyOptions } from "./options.ts";
 import { checkPcrs } from "./policy.ts";
 import { fingerprint } from "./roots.ts";
@@ -67,7 +67,7 @@ function readEnvelope(bytes: Uint8Array): [CoseSign1, string] {
 
 function readFields(message: CoseSign1): [AttestationDocument, string] {
   const document = decodeAttestation(message.payload);
-  return [document, `module ${JSON.stringify(document.moduleId)}, ${document.pcrs.size} registers`];
+  return [document, `module ${quote(document.moduleId)}, ${document.pcrs.size} registers`];
 }
 
 /** Root, chain, signature: all the cryptography. */
