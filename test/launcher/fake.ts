@@ -1,5 +1,5 @@
 /** A NitroDevice without a machine behind it: what its enclave does is the test's script. */
-import { duplexPair } from "node:stream";
+import { type Duplex, duplexPair } from "node:stream";
 import { HEARTBEAT_BYTE, PORT_CONTROL, PORT_HEARTBEAT } from "../../format/abi.ts";
 import { type EnclaveMessage, encodeMessage } from "../../format/control.ts";
 import type { MemoryRegion, NitroDevice, NitroVm, ParentVsock, VsockStream } from "../../launcher/device.ts";
@@ -170,9 +170,17 @@ export function pair(first: Address, second: Address): [VsockStream, VsockStream
   const [a, b] = duplexPair();
   const end = (stream: typeof a, { cid, port }: Address): VsockStream =>
     Object.assign(stream, { remoteCid: cid, remotePort: port });
-  a.once("close", () => b.destroy());
-  b.once("close", () => a.destroy());
+  breakWith(a, b);
+  breakWith(b, a);
   return [end(a, second), end(b, first)];
+}
+
+/** As a socket: an end that goes away without having said and heard goodbye resets the other. */
+function breakWith(one: Duplex, other: Duplex): void {
+  one.once("close", () => {
+    if (one.readableEnded && one.writableFinished) return;
+    other.destroy(Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET" }));
+  });
 }
 
 /** Send the heartbeat; resolves with what came back. */
@@ -183,8 +191,11 @@ export async function beat(
 ): Promise<number | undefined> {
   const stream = guest.dial(PORT_HEARTBEAT, cid);
   stream?.write(Uint8Array.of(byte));
-  for await (const chunk of stream ?? []) return (chunk as Buffer)[0];
-  return undefined;
+  if (stream === undefined) return undefined;
+  return new Promise((resolve) => {
+    stream.once("data", (chunk: Buffer) => resolve(chunk[0]));
+    stream.once("close", () => resolve(undefined));
+  });
 }
 
 export interface Control {
