@@ -50,7 +50,7 @@ const MEMORY_MAX_MIB = 1024 * 1024;
 const CPUS_MAX = 512;
 /** VMADDR_PORT_ANY (vsock(7)) is the largest u32 and no port. */
 const PORT_MAX = 0xffff_fffe;
-/** gzip(1) and zstd(1). Level 9 of zstd is the measured default: docs of `bench/build.ts`. */
+/** gzip(1) and zstd(1). zstd 9 is the measured default: docs/compression.md. */
 const LEVELS = { none: undefined, gzip: { max: 9, default: 9 }, zstd: { max: 22, default: 9 } } as const;
 
 const FIELDS: readonly (keyof CloisterConfig)[] = [
