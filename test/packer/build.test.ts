@@ -1,9 +1,10 @@
 import { execFileSync, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { zstdDecompressSync } from "node:zlib";
+import { crc32, zstdDecompressSync } from "node:zlib";
 import { afterAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import { decodeCpio } from "../../format/archive.ts";
 import type { CpioRecord } from "../../format/cpio.ts";
@@ -53,13 +54,14 @@ describe("building examples/hello", () => {
     onTestFinished(() => file.close());
     const { size } = await file.stat();
     expect(result.sizeBytes).toBe(size);
-    const description = await describeEif({
+    const reader = {
       size,
       read: async (offset: number, length: number) => {
         const { buffer } = await file.read(Buffer.alloc(length), 0, length, offset);
         return buffer;
       },
-    });
+    };
+    const description = await describeEif(reader, { createSha384: () => createHash("sha384"), crc32 });
     expect(description).toMatchObject({
       EifVersion: 4,
       CheckCRC: true,
