@@ -3,6 +3,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    globalSetup: "test/pages.ts",
     // A VM under software emulation on a busy two-core machine: deadlines are there to end a hang, not to time.
     testTimeout: 120_000,
     hookTimeout: 300_000,

@@ -1,5 +1,4 @@
 /** Between the command's sockets and the enclaves' streams. */
-import { pipeline } from "node:stream";
 import type { VsockStream } from "../../launcher/device.ts";
 import { closeDescriptor } from "../../linux/descriptor.ts";
 import { copyDescriptor } from "../../linux/peer.ts";
@@ -33,8 +32,16 @@ export function meet(socket: number): number {
 /** Bytes both ways; an end is passed on as an end, a broken side breaks the other. Owns the descriptor. */
 export function relay(fd: number, stream: VsockStream): void {
   const socket = openStream(fd, { allowHalfOpen: true });
-  // The side that broke needs no telling, and pipeline() destroys the other.
-  const broken = () => {};
-  pipeline(socket, stream, broken);
-  pipeline(stream, socket, broken);
+  // Whoever broke, the other side hears of it by "close".
+  for (const side of [socket, stream]) side.on("error", () => {});
+  stream.once("close", () => {
+    // What the enclave said before its end is still on its way to the command.
+    if (stream.readableEnded) socket.destroySoon();
+    else socket.destroy();
+  });
+  socket.once("close", () => {
+    if (!socket.readableEnded || !socket.writableFinished) stream.destroy();
+  });
+  socket.pipe(stream);
+  stream.pipe(socket);
 }
