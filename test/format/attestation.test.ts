@@ -280,7 +280,7 @@ describe("decodeEnvelope", () => {
     ],
     ["QEMU's algorithm", envelope({ protectedHeader: encodeProtectedHeader(-1) }), /got a10120, expected/],
     ["more in the header", envelope({ protectedHeader: fromHex("a201382204413a") }), /got a201382204413a/],
-    ["a header of a number", envelope({ protectedHeader: fromHex("3822") }), /got 3822, expected a1013822/],
+    ["a header of a number", envelope({ protectedHeader: fromHex("3822") }), /^E_COSE: protected header/],
     ["an empty header", envelope({ protectedHeader: bytes(0) }), /^E_CBOR/],
     ["a short signature", envelope({ signature: bytes(95) }), /signature: got 95 bytes, expected 96$/],
     ["a long signature", envelope({ signature: bytes(97) }), /signature: got 97 bytes, expected 96$/],
