@@ -67,12 +67,15 @@ export class ControlChannel {
   /** Send what is waiting; call after adding to the ring. */
   pump(): void {
     const stream = this.#stream;
+    // Many lines, one write: each write is a vsock packet.
+    stream?.cork();
     while (stream !== undefined && !this.#blocked) {
       const message = this.#story[this.#told] ?? this.#options.ring.shift();
-      if (message === undefined) return;
+      if (message === undefined) break;
       if (this.#told < this.#story.length) this.#told++;
       this.#blocked = !stream.write(encodeMessage(message));
     }
+    stream?.uncork();
   }
 
   /**

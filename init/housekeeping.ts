@@ -50,6 +50,7 @@ parentPort?.on("message", (message: HousekeepingMessage) => {
       break;
     case "say":
       log("init", message.text);
+      channel.pump();
       break;
     case "end":
       // Once the kill has begun the app's own end comes too late: the exit report says "killed".
@@ -67,7 +68,10 @@ interface Output {
 function follow(source: "stdout" | "stderr", fd: number): Output {
   const cutter = new LineCutter((text) => log(source, text));
   const stream = openStream(fd, { writable: false });
-  stream.on("data", (chunk: Buffer) => cutter.push(chunk));
+  stream.on("data", (chunk: Buffer) => {
+    cutter.push(chunk);
+    channel.pump();
+  });
   return { fd, stream, cutter };
 }
 
@@ -76,7 +80,6 @@ function log(source: LogRecord["source"], text: string): void {
   if (source === "stderr") lastWords.push(text);
   // The console belongs to the parent: in production mode it must learn nothing of the app there.
   if (data.debug || source === "init") writeConsole(data.console, source === "init" ? `init: ${text}` : text);
-  channel.pump();
 }
 
 function obey(message: ParentMessage): void {

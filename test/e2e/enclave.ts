@@ -6,7 +6,13 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { onTestFailed } from "vitest";
 import { createEmulatedDevice, type EmulatedDeviceOptions } from "../../emulator/index.ts";
-import { type Enclave, type EnclaveEvent, type LaunchOptions, launch } from "../../launcher/index.ts";
+import {
+  type Enclave,
+  type EnclaveEvent,
+  type LaunchOptions,
+  launch,
+  type ParentVsock,
+} from "../../launcher/index.ts";
 import { type BuildResult, build, type CloisterConfig } from "../../packer/index.ts";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -44,6 +50,8 @@ export interface Running extends AsyncDisposable {
   logs(): string[];
   /** Serial console so far, in production mode too. */
   console(): string;
+  /** The parent's own vsock. */
+  readonly vsock: ParentVsock;
   /** URL of the first published port. */
   readonly url: string;
 }
@@ -76,6 +84,7 @@ export async function start(
       logs: () =>
         events.flatMap((event) => (event.type === "log" && event.source !== "init" ? event.text : [])),
       console: () => tail(),
+      vsock: device.vsock,
       url: `http://127.0.0.1:${enclave.published[0]?.port}`,
       async [Symbol.asyncDispose]() {
         await enclave.terminate();
