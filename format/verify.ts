@@ -6,7 +6,7 @@ import { type AttestationDocument, decodeAttestation, decodeEnvelope } from "./a
 import type { Certificate } from "./certificate.ts";
 import { checkChain, checkLinks, decodeChain, iso, nameOf, verifyLinks } from "./chain.ts";
 import { type CoseSign1, verifyCoseSign1 } from "./cose.ts";
-import { type CloisterError, mismatch, quote } from "./failure.ts";
+import { mismatch, quote } from "./failure.ts";
 import { isBytes, readSettings, type Settings, type VerifyOptions } from "./options.ts";
 import { checkPcrs } from "./policy.ts";
 import { fingerprint } from "./roots.ts";
@@ -121,16 +121,10 @@ async function checkContent(
 ): Promise<void> {
   await steps.run("time", () => [undefined, checkTime(document.timestamp, settings)]);
   await steps.run("mode", () => [undefined, checkMode(document)]);
-  if (settings.nonce === undefined) steps.skip("nonce", show(document.nonce));
-  else await steps.run("nonce", () => [undefined, checkNonce(document.nonce, settings.nonce)]);
+  await compare(steps, "nonce", document.nonce, settings.nonce);
   await steps.run("registers", () => [undefined, checkPcrs(document, settings.policy)]);
-  for (const [name, got, expected] of [
-    ["public key", document.publicKey, settings.publicKey],
-    ["user data", document.userData, settings.userData],
-  ] as const) {
-    if (expected === undefined) steps.skip(name, show(got));
-    else await steps.run(name, () => [undefined, checkBytes("E_ATTESTATION_BINDING", name, got, expected)]);
-  }
+  await compare(steps, "public key", document.publicKey, settings.publicKey);
+  await compare(steps, "user data", document.userData, settings.userData);
 }
 
 function checkTime(timestamp: number, { now, maxAge, clockSkew }: Settings): string {
@@ -150,19 +144,22 @@ function checkMode(document: AttestationDocument): string {
   return "measured";
 }
 
-function checkNonce(got: Uint8Array | null, expected: Uint8Array | undefined): string {
-  return checkBytes("E_ATTESTATION_NONCE", "nonce", got, expected ?? new Uint8Array(0));
-}
-
 /** Neither side is secret: an ordinary comparison tells nobody anything. */
-function checkBytes(
-  code: CloisterError["code"],
-  where: string,
+async function compare(
+  steps: StepList,
+  name: "nonce" | "public key" | "user data",
   got: Uint8Array | null,
-  expected: Uint8Array,
-): string {
-  if (got !== null && toHex(got) === toHex(expected)) return show(got);
-  throw mismatch(code, where, show(got), show(expected));
+  expected: Uint8Array | undefined,
+): Promise<void> {
+  if (expected === undefined) {
+    steps.skip(name, show(got));
+    return;
+  }
+  await steps.run(name, () => {
+    if (got !== null && toHex(got) === toHex(expected)) return [undefined, show(got)];
+    const code = name === "nonce" ? "E_ATTESTATION_NONCE" : "E_ATTESTATION_BINDING";
+    throw mismatch(code, name, show(got), show(expected));
+  });
 }
 
 function show(bytes: Uint8Array | null): string {
