@@ -1,9 +1,12 @@
-/** Runs as a process of its own, to be killed: starts an enclave (argv: EIF) or a bare program, prints the child's pid, waits. */
+/**
+ * Runs as a process of its own, to be killed: starts an enclave (of an EIF) or a bare
+ * program (with arguments), prints the child's pid, waits.
+ */
 import { openSync, readFileSync } from "node:fs";
 import { createEmulatedDevice } from "../../emulator/index.ts";
 import { startMachine } from "../../emulator/machine.ts";
 
-const [, , kind, argument = ""] = process.argv;
+const [, , kind, argument = "", ...args] = process.argv;
 
 async function startEnclave(path: string): Promise<number | undefined> {
   const device = createEmulatedDevice();
@@ -21,7 +24,7 @@ async function startProgram(program: string): Promise<number> {
   const nothing = openSync("/dev/null", "r+");
   const machine = await startMachine({
     program,
-    args: ["1000"],
+    args,
     vsock: nothing,
     kernel: nothing,
     initramfs: nothing,

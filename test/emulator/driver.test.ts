@@ -138,6 +138,12 @@ const rows: readonly Row[] = [
     withOneRegion(),
     (slot) => slot.setMemoryRegion(region(66n * MIB, 2n * MIB), OWNER),
   ],
+  [
+    "region, below another",
+    undefined,
+    withOneRegion(),
+    (slot) => slot.setMemoryRegion(region(0n, 2n * MIB), OWNER),
+  ],
   ["region of nothing", ENOMEM, makeSlot, (slot) => slot.setMemoryRegion(region(2n * MIB, 0n), OWNER)],
   ...[EFAULT, NE_ERR.MEM_NOT_HUGE_PAGE, NE_ERR.INVALID_PAGE_SIZE, NE_ERR.MEM_DIFFERENT_NUMA_NODE].map(
     (errno): Row => [

@@ -149,6 +149,20 @@ describe("refuses", () => {
     expect(descriptors()).toBeLessThanOrEqual(before + 1);
   });
 
+  test("memory that goes away while it is copied, without a leaked descriptor", async () => {
+    const before = readdirSync("/proc/self/fd").length;
+    let reads = 0;
+    await load(A).then((image) => image.close());
+    const memory = {
+      size: A.length,
+      // Header, sections and CRC are read first; then the kernel.
+      read: (offset: number, length: number) => A.subarray(offset, offset + (++reads > 9 ? 0 : length)),
+    };
+    await expect(loadImage(memory, "microvm")).rejects.toMatchObject({ code: "E_EIF_TRUNCATED" });
+    expect(reads).toBe(10);
+    expect(readdirSync("/proc/self/fd").length).toBeLessThanOrEqual(before);
+  });
+
   test.each([
     ["a NUL", "console=ttyS0\0x"],
     ["a byte that is no ASCII", "console=\xff"],

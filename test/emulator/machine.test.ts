@@ -55,13 +55,13 @@ describe("dies with us", () => {
   writeFileSync(eif, tinyEif(hang));
 
   test.each([
-    ["program", "/bin/sleep", "SIGKILL"],
-    ["program", "/bin/sleep", "SIGTERM"],
-    ["enclave", eif, "SIGKILL"],
-  ] as const)("%s %s when we get %s", async (kind, argument, signal) => {
+    ["SIGKILL", "program", ["/bin/sh", "-c", 'trap "" HUP INT IO PIPE TERM; exec sleep 1000']],
+    ["SIGTERM", "program", ["/bin/sleep", "1000"]],
+    ["SIGKILL", "enclave", [eif]],
+  ] as const)("%s: %s %j", async (signal, kind, args) => {
     const launcher = spawn(
       process.execPath,
-      [fileURLToPath(new URL("child.ts", import.meta.url)), kind, argument],
+      [fileURLToPath(new URL("child.ts", import.meta.url)), kind, ...args],
       {
         stdio: ["ignore", "pipe", "inherit"],
       },

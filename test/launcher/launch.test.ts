@@ -242,6 +242,14 @@ describe("heartbeat", () => {
     await enclave.terminate();
   });
 
+  test("leaves no timer behind", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    const { enclave } = await start((guest) => void beat(guest));
+    expect(vi.getTimerCount()).toBe(0);
+    vi.useRealTimers();
+    await enclave.terminate();
+  });
+
   test("echoes one byte of a flood", async () => {
     const echoed: Buffer[] = [];
     const { enclave } = await start((guest) => {
@@ -339,20 +347,39 @@ describe("the end", () => {
   const exit = { type: "exit", status: 3, reason: "exception", lastWords: ["Error: x"] } as const;
 
   test("of the app, which said why, before it was ready", async () => {
+    let heardBye = false;
     const { enclave } = await start(async (guest) => {
       await beat(guest);
       const channel = control(guest);
       channel.say(exit);
       await channel.hear("bye");
+      heardBye = true;
       guest.end();
     });
     await expect(enclave.ready).rejects.toMatchObject({ code: "E_APP_ENDED", details: "Error: x" });
+    expect(heardBye).toBe(true);
     expect(await enclave.exited).toEqual({
       kind: "app",
       status: 3,
       reason: "exception",
       lastWords: ["Error: x"],
     });
+  });
+
+  test("an enclave that does not restart after its report is terminated, and the report stands", async () => {
+    const { promise: told, resolve } = Promise.withResolvers<void>();
+    const { enclave } = await start(async (guest) => {
+      await beat(guest);
+      const channel = control(guest);
+      vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+      channel.say(exit);
+      await channel.hear("bye");
+      resolve();
+    });
+    await told;
+    vi.advanceTimersByTime(10_000);
+    vi.useRealTimers();
+    expect(await enclave.exited).toMatchObject({ kind: "app", status: 3 });
   });
 
   test("a report that comes with the end is not lost", async () => {

@@ -193,11 +193,32 @@ describe("what breaks on one side breaks on the other", () => {
       enclave.resume();
       expect(await read(client)).toBe("y");
     }
-    await expect
-      .poll(() => process.getActiveResourcesInfo().filter((name) => name === "TCPSocketWrap").length)
-      .toBe(0);
+    await expect.poll(openSockets).toBe(0);
   });
 });
+
+test("closing while a socket sends its last bytes leaks no handle", async () => {
+  const publisher = await publishPort({ port: 0, vsockPort: 5000 });
+  publisher.start(async (port) => {
+    const [ours, theirs] = pair({ cid: 3, port: 1 }, { cid: 16, port });
+    theirs.on("error", () => {});
+    // Two ticks after the end libuv has the shutdown request and has not answered it.
+    ours.once("end", () => process.nextTick(() => process.nextTick(() => publisher.close())));
+    theirs.end("answer");
+    return ours;
+  });
+  const client = dial(publisher);
+  client.on("error", () => {});
+  await once(client, "connect");
+  client.resume();
+  client.once("end", () => client.destroy());
+  await new Promise((resolve) => client.once("close", resolve));
+  await expect.poll(openSockets).toBe(0);
+});
+
+function openSockets(): number {
+  return process.getActiveResourcesInfo().filter((name) => name === "TCPSocketWrap").length;
+}
 
 describe("a port that cannot be had", () => {
   test("taken", async () => {
