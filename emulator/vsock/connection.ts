@@ -74,7 +74,6 @@ export class Connection {
   /** What the guest's SHUTDOWN packets said: it sends no more, it receives no more. */
   #hasEnded = false;
   #isDeaf = false;
-  #isCreditAsked = false;
   #onWritten: Callback | undefined;
   #onShutdown: Callback | undefined;
   #writeError: SystemError | undefined;
@@ -109,7 +108,7 @@ export class Connection {
   /** Take a packet whose payload, `header.length` bytes, lies in `chain` after the header. */
   receive(header: Readonly<packet.PacketHeader>, chain: Segments): void {
     if (this.#isOver) return;
-    if (this.#outbox.update(header.bufferSize, header.forwarded)) this.#isCreditAsked = false;
+    this.#outbox.update(header.bufferSize, header.forwarded);
     if (this.#state === "connecting" && header.op !== packet.OP_RESPONSE && header.op !== packet.OP_RST) {
       this.abort(`operation ${header.op} before RESPONSE`);
       return;
@@ -289,11 +288,9 @@ export class Connection {
     this.#host.schedule(this);
   }
 
-  /** Once for each time that the credit runs out: the guest's own update may be far away. */
+  /** Where the credit ran out with bytes left: the guest's own update may be far away. */
   #askCredit(): void {
-    if (this.#isCreditAsked || this.#outbox.credit > 0) return;
-    this.#isCreditAsked = true;
-    this.#owe(OWES_CREDIT_REQUEST);
+    if (this.#outbox.credit === 0) this.#owe(OWES_CREDIT_REQUEST);
   }
 
   // ---- news

@@ -1,4 +1,5 @@
 /** Guest memory as the vhost-user front-end shares it: VHOST_USER_SET_MEM_TABLE (vhost-user.rst, "Memory access"). */
+import { fstatSync } from "node:fs";
 import { type Mapping, mapShared } from "../../linux/memory.ts";
 
 /** What the guest or the front-end got wrong at ring level: the device must stop, the process must not. */
@@ -103,8 +104,13 @@ export class GuestMemory {
   }
 
   #map(layout: RegionLayout, fd: number): void {
+    const end = layout.fileOffset + layout.size;
+    // Touching a page behind a file's end is SIGBUS (mmap(2)).
+    const { size } = fstatSync(fd);
+    if (end > size)
+      throw new QueueFault(`memory region of ${layout.size} bytes at ${layout.fileOffset} of ${size}`);
     // From the file's start: mmap(2) wants an offset that is a multiple of the file's page size, 2 MiB with huge pages.
-    const mapping = mapShared(fd, layout.fileOffset + layout.size);
+    const mapping = mapShared(fd, end);
     this.#mappings.push(mapping);
     const { bytes } = mapping;
     const view = new DataView(bytes.buffer);

@@ -23,12 +23,10 @@ export class Outbox {
     return Math.max(0, this.#window - inFlight);
   }
 
-  /** Take note of a packet's buf_alloc and fwd_cnt. Returns whether the guest made room. */
-  update(window: number, forwarded: number): boolean {
-    const before = this.credit;
+  /** Take note of a packet's buf_alloc and fwd_cnt. */
+  update(window: number, forwarded: number): void {
     this.#window = window;
     this.#forwarded = forwarded;
-    return this.credit > before;
   }
 
   /** Send these next. Only where nothing is unsent. */

@@ -1,7 +1,6 @@
 /** A VM with our kernel, Node and `vm-guest.ts` as init, whose vsock is a VsockDevice of this process. */
-import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { spawn } from "node:child_process";
+import { readdirSync, readFileSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -9,6 +8,9 @@ import { hostTscKhz } from "../../emulator/qemu.ts";
 import { VsockDevice } from "../../emulator/vsock/device.ts";
 import type { VsockStream } from "../../emulator/vsock/stream.ts";
 import { type CpioEntry, encodeCpio } from "../../format/cpio.ts";
+import { closeDescriptor } from "../../linux/descriptor.ts";
+import { makeLeash } from "../../linux/leash.ts";
+import { createMemoryFile } from "../../linux/memory.ts";
 import { type Answer, CONTROL_PORT, type Command } from "./vm-guest.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -69,29 +71,54 @@ function addFolder(entries: CpioEntry[], source: string, target: string): void {
   }
 }
 
-export async function startVm(options: VmOptions = {}): Promise<Vm> {
-  const folder = mkdtempSync(join(tmpdir(), "cloister-vm-"));
-  const device = new VsockDevice({ guestCid: VM_CID, onFault: (error) => console.error(error) });
-  const control = new Promise<VsockStream>((resolve) => device.listen(CONTROL_PORT, resolve));
-  writeFileSync(join(folder, "initramfs"), initramfs());
+/** A descriptor with the initramfs behind it. */
+function initramfsFile(): number {
+  const bytes = initramfs();
+  const file = createMemoryFile("initramfs", bytes.length);
+  for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done);
+  return file;
+}
+
+/** Numbers of inherited descriptors in QEMU. */
+const DESCRIPTOR = { vsock: 3, initramfs: 4, leash: 5 } as const;
+
+function qemuArguments(options: VmOptions): string[] {
   const cmdline =
     "console=ttyS0 quiet reboot=t panic=-1 pci=off random.trust_cpu=on rootfstype=ramfs " +
     `tsc_early_khz=${hostTscKhz()} tsc=reliable`;
-  const child = spawn(
-    options.program ?? "qemu-system-x86_64",
-    [
-      ...(options.machine ?? ["-M", "microvm,acpi=off,memory-backend=memory"]),
-      ...["-accel", "tcg", "-cpu", "max,erms=off,fsrm=off", "-m", "1024M", "-smp", String(options.cpus ?? 1)],
-      ...["-object", "memory-backend-memfd,id=memory,size=1024M,share=on"],
-      ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],
-      ...["-chardev", "socket,id=vsock,fd=3", "-device", "vhost-user-vsock-device,chardev=vsock"],
-      ...["-kernel", join(KERNEL, "bzImage"), "-initrd", join(folder, "initramfs"), "-append", cmdline],
+  return [
+    ...(options.machine ?? ["-M", "microvm,acpi=off,memory-backend=memory"]),
+    ...["-accel", "tcg", "-cpu", "max,erms=off,fsrm=off", "-m", "1024M", "-smp", String(options.cpus ?? 1)],
+    ...["-object", "memory-backend-memfd,id=memory,size=1024M,share=on"],
+    ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],
+    ...[
+      "-chardev",
+      `socket,id=vsock,fd=${DESCRIPTOR.vsock}`,
+      "-device",
+      "vhost-user-vsock-device,chardev=vsock",
     ],
-    { stdio: ["ignore", "pipe", "pipe", device.qemuDescriptor] },
-  );
+    ...["-kernel", join(KERNEL, "bzImage"), "-initrd", `/proc/self/fd/${DESCRIPTOR.initramfs}`],
+    ...["-append", cmdline],
+  ];
+}
+
+export async function startVm(options: VmOptions = {}): Promise<Vm> {
+  const device = new VsockDevice({ guestCid: VM_CID, onFault: (error) => console.error(error) });
+  const control = new Promise<VsockStream>((resolve) => device.listen(CONTROL_PORT, resolve));
+  const file = initramfsFile();
+  const leash = makeLeash();
+  const child = spawn(options.program ?? "qemu-system-x86_64", qemuArguments(options), {
+    stdio: ["ignore", "pipe", "pipe", device.qemuDescriptor, file, leash.descriptor],
+  });
+  if (child.pid !== undefined) leash.hold(child.pid);
   device.closeQemuDescriptor();
+  closeDescriptor(file);
   let output = "";
-  for (const stream of [child.stdout, child.stderr]) stream?.on("data", (chunk) => (output += chunk));
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.on("data", (chunk) => {
+      output += chunk;
+    });
+  }
   const exited = new Promise<void>((resolve) => child.once("close", () => resolve()));
   const ended = exited.then(() => Promise.reject(new Error(`the VM ended\n${output.slice(-4000)}`)));
   ended.catch(() => {});
@@ -102,20 +129,12 @@ export async function startVm(options: VmOptions = {}): Promise<Vm> {
     console: () => output,
     exited,
     run: commandRunner(stream, ended),
-    close: () => close(child, exited, device, folder),
+    async close() {
+      leash.close();
+      await exited;
+      device.close();
+    },
   };
-}
-
-async function close(
-  child: ChildProcess,
-  exited: Promise<void>,
-  device: VsockDevice,
-  folder: string,
-): Promise<void> {
-  child.kill("SIGKILL");
-  await exited;
-  device.close();
-  rmSync(folder, { recursive: true });
 }
 
 function commandRunner(stream: VsockStream, ended: Promise<never>): Vm["run"] {

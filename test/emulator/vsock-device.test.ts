@@ -175,6 +175,29 @@ describe("connections of the guest", () => {
     device.listen(PORT, () => {}, { cids: [3] });
   });
 
+  test("get their news also when the owner of another throws", async () => {
+    const setup = await setUp();
+    const first = await open(setup, 1);
+    const second = await open(setup, 2);
+    const ended = readAll(second);
+    first.on("data", () => {
+      throw new Error("an owner's own");
+    });
+    const listeners = process.listeners("uncaughtException");
+    process.removeAllListeners("uncaughtException");
+    const thrown = new Promise<Error>((resolve) => process.once("uncaughtException", resolve));
+    try {
+      setup.guest.put({ op: OP_RW, srcPort: 1, dstPort: PORT }, Buffer.from("x"));
+      setup.guest.put({ op: OP_RW, srcPort: 2, dstPort: PORT }, Buffer.from("for the second"));
+      setup.guest.put({ op: OP_SHUTDOWN, srcPort: 2, dstPort: PORT, flags: 2 });
+      setup.guest.kick(TX);
+      expect((await thrown).message).toBe("an owner's own");
+      expect((await ended).toString()).toBe("for the second");
+    } finally {
+      for (const listener of listeners) process.on("uncaughtException", listener);
+    }
+  });
+
   test("are no more than the table holds", async () => {
     const setup = await setUp();
     setup.device.listen(PORT, (stream) => stream.on("error", () => {}));

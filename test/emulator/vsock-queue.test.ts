@@ -263,6 +263,16 @@ describe("faults name queue, chain, descriptor and value", () => {
       error: /a loop/,
     },
     {
+      name: "a chain longer than the queue, no loop",
+      set: () => {
+        describeBuffer(TABLE, 0, GUEST + INDIRECT, (SIZE + 1) * 16, INDIRECT_FLAG);
+        for (let i = 0; i <= SIZE; i++)
+          describeBuffer(INDIRECT, i, GUEST + DATA, 1, i < SIZE ? NEXT : 0, i + 1);
+        offer(0);
+      },
+      error: /more than 8 descriptors/,
+    },
+    {
       name: "address before memory",
       set: () => offerOne(GUEST - 1, 2),
       error: /descriptor 0: 2 bytes at guest address 0x3ffffffff: no memory at 0x3ffffffff/,
@@ -336,6 +346,13 @@ describe("faults name queue, chain, descriptor and value", () => {
     expect(() => queue.pop(chain)).toThrow(QueueFault);
     queue = newQueue();
     expect(() => queue.pop(chain)).toThrow(error);
+  });
+
+  test("a region that ends behind its file", () => {
+    const region = { guestAddress: 0, userAddress: 0, size: BYTES, fileOffset: 4096 };
+    expect(() => new GuestMemory([region], [file])).toThrow(
+      "memory region of 262144 bytes at 4096 of 262144",
+    );
   });
 
   test.each([0, 3, 65_536])("a queue of %i", (size) => {
