@@ -108,7 +108,11 @@ export class EmulatedVm implements NitroVm {
     const image = await loadImage(this.#readMemory(loadOffset), this.#host.machine);
     this.#cleanups.push(() => image.close());
     this.#host.allocator.discard(this.#regions);
-    const vsock = new VsockDevice({ guestCid: cid });
+    const vsock = new VsockDevice({
+      guestCid: cid,
+      // The enclave runs on without vsock; its console is where one looks for the reason.
+      onFault: ({ message }) => this.#machine?.console.write(Buffer.from(`vsock: ${message}\n`)),
+    });
     this.#cleanups.push(() => vsock.close());
     const machine = await this.#startMachine(image, vsock.qemuDescriptor, debug);
     this.#machine = machine;
