@@ -15,8 +15,20 @@ export interface VsockStream extends Duplex {
 export interface ParentVsock {
   /** Listen on a port of CID_PARENT. Throws EADDRINUSE. */
   listen(port: number, onConnection: (stream: VsockStream) => void): { close(): void };
+  /**
+   * Listen on a port that other processes on this machine listen on too, each for enclaves of its own: connections come
+   * of claimed CIDs only, those that waited too. Rejects with EADDRINUSE. Absent where `listen` is one process's anyway.
+   */
+  share?(port: number, onConnection: (stream: VsockStream) => void): Promise<SharedListener>;
   /** Connect to an enclave, or to CID_HYPERVISOR for a console. Rejects ECONNRESET (refused) or ETIMEDOUT. */
   connect(cid: number, port: number, options?: { timeoutMs?: number }): Promise<VsockStream>;
+}
+
+export interface SharedListener {
+  claim(cid: number): void;
+  release(cid: number): void;
+  /** The port stays open while others have it. Idempotent. */
+  close(): void;
 }
 
 /** The driver's own error numbers (linux/uapi/linux/nitro_enclaves.h, "NE specific error codes"). */

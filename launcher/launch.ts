@@ -79,6 +79,7 @@ async function start(launch: Launch): Promise<Enclave> {
   const publishers = await publish(launch);
   const slot = await prepare(launch);
   const control = stack.use(openParentPort(device.vsock, PORT_CONTROL));
+  await control.ready;
   const cid = await boot(launch, slot);
   const resources = stack.move();
   const enclave = new Enclave(
@@ -160,6 +161,7 @@ async function boot(launch: Launch, { vm, memory }: Slot): Promise<number> {
   const { device, signal } = options;
   // Before START: the enclave does not ask twice.
   const heartbeat = stack.use(openParentPort(device.vsock, PORT_HEARTBEAT));
+  await heartbeat.ready;
   const flags = options.debug ? NE_ENCLAVE_DEBUG_MODE : NE_ENCLAVE_PRODUCTION_MODE;
   const cid = await vm.start({ flags, cid: options.cid ?? 0 });
   reach(launch, "started");

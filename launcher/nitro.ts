@@ -13,6 +13,7 @@ import {
   type ParentVsock,
   type VsockStream,
 } from "./device.ts";
+import { joinPort } from "./hub.ts";
 import { HugePageAllocator } from "./memory.ts";
 import { Starter } from "./starter.ts";
 
@@ -130,11 +131,21 @@ function refused(ioctl: ne.NeIoctl, error: unknown): unknown {
   return new NitroError(ioctl, error.errno, `${ioctl}: got ${error.code}, expected success`);
 }
 
+/** nitro-cli has the heartbeat's port while it starts an enclave, which it gives 180 s; most take seconds. */
+const PORT_PATIENCE_MS = 60_000;
+
 /** AF_VSOCK of this machine, which is the parent. */
 const parentVsock: ParentVsock = {
   listen(port, onConnection) {
     try {
       return listenVsock({ port }, onConnection);
+    } catch (error) {
+      throw vsockError(error);
+    }
+  },
+  async share(port, onConnection) {
+    try {
+      return await joinPort(port, onConnection, PORT_PATIENCE_MS);
     } catch (error) {
       throw vsockError(error);
     }

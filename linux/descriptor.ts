@@ -1,16 +1,19 @@
-/** Descriptors: close(2), pipe2(2), dup3(2), socketpair(2). */
+/** Descriptors: close(2), pipe2(2), dup3(2), fcntl(2), socketpair(2). */
 import { bind, check } from "./ffi.ts";
 
 /** asm-generic/fcntl.h; the same on x86_64 and aarch64. */
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
 
+/** linux/fcntl.h */
+const F_DUPFD_CLOEXEC = 1030;
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 
 const libc = bind({
   close: { arguments: ["i32"], return: "i32" },
   pipe2: { arguments: ["buffer", "i32"], return: "i32" },
+  fcntl: { arguments: ["i32", "i32", "i64"], return: "i32" },
   dup3: { arguments: ["i32", "i32", "i32"], return: "i32" },
   socketpair: { arguments: ["i32", "i32", "i32", "buffer"], return: "i32" },
 });
@@ -35,6 +38,11 @@ export function makeSocketPair(): readonly [number, number] {
   check(libc.socketpair(AF_UNIX, type, 0, pair), "socketpair");
   const [first = -1, second = -1] = pair;
   return [first, second];
+}
+
+/** Another number of the same open file (close-on-exec). Throws SystemError EMFILE. */
+export function copyDescriptor(fd: number): number {
+  return check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 0n), "fcntl", `F_DUPFD_CLOEXEC ${fd}`);
 }
 
 /** Make `target` another number of `source`, closing what it was. `flags`: O_CLOEXEC or 0. */

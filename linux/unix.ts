@@ -1,15 +1,19 @@
-/** AF_UNIX stream sockets with names that the kernel chooses (unix(7), "autobind"): abstract, and gone with the socket. */
+/** AF_UNIX sockets with abstract names (unix(7)), chosen or the kernel's own ("autobind"): gone with the socket. */
 import { constants } from "node:os";
 import { closeDescriptor } from "./descriptor.ts";
 import { bind, check, errno, SystemError } from "./ffi.ts";
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+/** Connected, with messages that stay whole. */
+export const SOCK_SEQPACKET = 5;
 export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 /** struct sockaddr_un (linux/un.h): u16 family, then the name. */
 const SOCKADDR_UN_BYTES = 110;
 const FAMILY_BYTES = 2;
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
 
 const libc = bind({
   socket: { arguments: ["i32", "i32", "i32"], return: "i32" },
@@ -18,13 +22,40 @@ const libc = bind({
   connect: { arguments: ["i32", "buffer", "u32"], return: "i32" },
   accept4: { arguments: ["i32", "u64", "u64", "i32"], return: "i32" },
   getsockname: { arguments: ["i32", "buffer", "buffer"], return: "i32" },
+  getsockopt: { arguments: ["i32", "i32", "i32", "buffer", "buffer"], return: "i32" },
   fcntl: { arguments: ["i32", "i32", "i64"], return: "i32" },
   poll: { arguments: ["buffer", "u64", "i32"], return: "i32" },
 });
 
 /** A socket. `flags`: SOCK_NONBLOCK, SOCK_CLOEXEC. Throws SystemError EMFILE. */
-export function openUnix(flags = SOCK_NONBLOCK | SOCK_CLOEXEC): number {
-  return check(libc.socket(AF_UNIX, SOCK_STREAM | flags, 0), "socket", "AF_UNIX");
+export function openUnix(flags = SOCK_NONBLOCK | SOCK_CLOEXEC, type = SOCK_STREAM): number {
+  return check(libc.socket(AF_UNIX, type | flags, 0), "socket", "AF_UNIX");
+}
+
+/** The address of an abstract name. */
+export function abstractAddress(name: string): Uint8Array {
+  const address = Buffer.concat([Buffer.alloc(FAMILY_BYTES + 1), Buffer.from(name)]);
+  address.writeUInt16LE(AF_UNIX, 0);
+  return address;
+}
+
+/** Bind and listen under an address. False where another socket has it. Throws SystemError. */
+export function claimAddress(fd: number, address: Uint8Array, backlog: number): boolean {
+  if (libc.bind(fd, address, address.length) === 0) {
+    listenUnix(fd, backlog);
+    return true;
+  }
+  if (errno() === constants.errno.EADDRINUSE) return false;
+  throw new SystemError("bind", errno(), "AF_UNIX");
+}
+
+/** The user of the process at the other end, when it connected or listened. Throws SystemError. */
+export function peerUser(fd: number): number {
+  // struct ucred: pid i32, uid u32, gid u32.
+  const credentials = new Uint32Array(3);
+  const result = libc.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, new Uint32Array([12]));
+  check(result, "getsockopt", "SO_PEERCRED");
+  return credentials[1] ?? 0;
 }
 
 /** Give the socket a name of its own. Returns the address, to connect to. Throws SystemError. */

@@ -244,7 +244,11 @@ export function listenVsock(
   };
 }
 
-function bindSocket({ port, cid = CID_ANY }: ListenOptions): { readonly fd: number; readonly port: number } {
+/** A bound socket, non-blocking. Throws as `listenVsock`. */
+export function bindSocket({ port, cid = CID_ANY }: ListenOptions): {
+  readonly fd: number;
+  readonly port: number;
+} {
   const fd = openSocket();
   try {
     check(libc.bind(fd, encodeAddress({ cid, port }), SOCKADDR_VM_BYTES), "bind", `vsock port ${port}`);

@@ -19,6 +19,8 @@ const S_IFREG = 0o100000;
 const DEVICE_MODE = S_IFCHR | 0o666;
 const TEXT_MODE = S_IFREG | 0o644;
 const MISC_MAJOR = 10;
+/** Each emulation has devices of its own: launchers tell by the inode whose vsock ports they share. */
+const INODE = process.pid;
 
 export class Files {
   readonly #devices: ReadonlyMap<string, number>;
@@ -94,9 +96,10 @@ function giveText(call: Call, path: string, text: string, flags: number): void {
   }
 }
 
-/** struct stat of x86_64 (asm/stat.h), 144 bytes: nlink u64 at 16, mode u32 at 24, rdev u64 at 40, blksize i64 at 56. */
+/** struct stat of x86_64 (asm/stat.h), 144 bytes: ino u64 at 8, nlink u64 at 16, mode u32 at 24, rdev u64 at 40, blksize i64 at 56. */
 export function encodeStat(mode: number): Uint8Array {
   const view = new DataView(new ArrayBuffer(144));
+  view.setBigUint64(8, BigInt(INODE), true);
   view.setBigUint64(16, 1n, true);
   view.setUint32(24, mode, true);
   if ((mode & S_IFCHR) !== 0 && (mode & S_IFREG) === 0) view.setBigUint64(40, BigInt(MISC_MAJOR << 8), true);
@@ -104,14 +107,15 @@ export function encodeStat(mode: number): Uint8Array {
   return new Uint8Array(view.buffer);
 }
 
-/** struct statx (linux/stat.h), 256 bytes: mask u32, blksize u32, nlink u32 at 16, mode u16 at 28, rdev_major u32 at 128. */
+/** struct statx (linux/stat.h), 256 bytes: mask u32, blksize u32, nlink u32 at 16, mode u16 at 28, ino u64 at 32, rdev_major u32 at 128. */
 export function encodeStatx(mode: number): Uint8Array {
-  const STATX_TYPE_MODE_NLINK = 0x7;
+  const STATX_TYPE_MODE_NLINK_INO = 0x107;
   const view = new DataView(new ArrayBuffer(256));
-  view.setUint32(0, STATX_TYPE_MODE_NLINK, true);
+  view.setUint32(0, STATX_TYPE_MODE_NLINK_INO, true);
   view.setUint32(4, 4096, true);
   view.setUint32(16, 1, true);
   view.setUint16(28, mode, true);
+  view.setBigUint64(32, BigInt(INODE), true);
   if ((mode & S_IFCHR) !== 0 && (mode & S_IFREG) === 0) view.setUint32(128, MISC_MAJOR, true);
   return new Uint8Array(view.buffer);
 }
