@@ -29,6 +29,8 @@ interface Ended {
   readonly stderr: string;
 }
 
+const runs: Run[] = [];
+
 class Run {
   readonly child: ChildProcess;
   stdout = "";
@@ -43,6 +45,7 @@ class Run {
     this.child.stderr?.on("data", (chunk) => {
       this.stderr += chunk;
     });
+    runs.push(this);
     this.ended = once(this.child, "close").then(([status]) => ({
       status,
       stdout: this.stdout,
@@ -118,7 +121,11 @@ export default { fetch: () => new Response("ok") };`,
   expect(described).toMatchObject({ EifVersion: 4, CheckCRC: true, Measurements: json.Measurements });
 });
 
-afterAll(() => rmSync(directory, { recursive: true, force: true }));
+afterAll(() => {
+  // A failed test leaves its enclave running; one that ended is not signalled.
+  for (const { child } of runs) child.kill("SIGKILL");
+  rmSync(directory, { recursive: true, force: true });
+});
 
 test("run prints nitro-cli's keys, relays, and passes SIGTERM and the app's status on", async () => {
   const run = new Run("run", eif, "--emulator", "--publish", "0:8080", "--name", "mine", "--cid", "77");

@@ -1,0 +1,21 @@
+/** All measurements: `npm run bench`. Tables on stderr as they come, one JSON object on stdout at the end. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { cpus } from "node:os";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+
+const SCRIPTS = ["build", "boot", "memory", "vsock", "http", "verify"];
+
+const results: Record<string, unknown> = {
+  machine: { cpus: cpus().length, model: cpus()[0]?.model, node: process.version },
+};
+for (const name of SCRIPTS) {
+  console.error(`== ${name}`);
+  const script = join(import.meta.dirname, `${name}.ts`);
+  const child = spawn(process.execPath, [script], { stdio: ["ignore", "pipe", "inherit"] });
+  const [output] = await Promise.all([text(child.stdout), once(child, "exit")]);
+  if (child.exitCode !== 0) process.exitCode = 1;
+  else results[name] = JSON.parse(output);
+}
+console.log(JSON.stringify(results, null, 2));
