@@ -221,13 +221,17 @@ export class FakeGuest {
       this.post(VHOST.SET_VRING_BASE, state(ring, base[ring] ?? 0));
       this.post(VHOST.SET_VRING_ADDR, addresses(ring));
       this.post(VHOST.SET_VRING_KICK, u64(BigInt(ring)), [this.#kicks[ring] ?? -1]);
-      this.post(VHOST.SET_VRING_CALL, u64(BigInt(ring)), [this.#calls[ring] ?? -1]);
+      this.postCall(ring);
       this.post(VHOST.SET_VRING_ENABLE, state(ring, 1));
     }
     for (let i = 0; i < (this.#options.rxBuffers ?? RING_SIZE); i++) this.giveRxBuffer(i);
     this.kick(RX);
     // A reply after all of these says that they were handled.
     await this.ask(VHOST.GET_QUEUE_NUM);
+  }
+
+  postCall(ring: number): void {
+    this.post(VHOST.SET_VRING_CALL, u64(BigInt(ring)), [this.#calls[ring] ?? -1]);
   }
 
   async stopRings(): Promise<number[]> {
@@ -335,45 +339,39 @@ export class FakeGuest {
   }
 
   #txSlot = 0;
-  /** Write a packet into descriptor `slot` of the tx ring as one chain of `pieces` (lengths), and make it available. */
+  /** Write a packet as one chain of `pieces` (lengths), apart from one another in memory, and make it available. */
   put(
     header: Partial<PacketHeader>,
     payload: Uint8Array = new Uint8Array(0),
-    pieces?: readonly number[],
+    pieces: readonly number[] = [HEADER_BYTES + payload.byteLength],
   ): void {
-    const slot = this.#txSlot;
-    const address = LAYOUT.txBuffers + slot * TX_BUFFER_BYTES;
-    writeHeader(this.view, address, {
+    const bytes = Buffer.alloc(HEADER_BYTES + payload.byteLength);
+    const defaults = { srcCid: GUEST_CID, dstCid: 3, length: payload.byteLength, bufferSize: 256 * 1024 };
+    writeHeader(new DataView(bytes.buffer, bytes.byteOffset), 0, {
       ...emptyHeader(),
-      srcCid: GUEST_CID,
-      dstCid: 3,
-      length: payload.byteLength,
-      bufferSize: 256 * 1024,
+      ...defaults,
       ...header,
     });
-    this.memory.set(payload, address + HEADER_BYTES);
-    const lengths = pieces ?? [HEADER_BYTES + payload.byteLength];
-    let at = address;
-    for (const [i, length] of lengths.entries()) {
-      const isLast = i === lengths.length - 1;
-      this.setDescriptor(
-        LAYOUT.descriptors[TX],
-        (slot + i) % RING_SIZE,
-        at,
-        length,
-        isLast ? 0 : 1,
-        (slot + i + 1) % RING_SIZE,
-      );
-      at += length;
+    bytes.set(payload, HEADER_BYTES);
+    const slot = this.#txSlot;
+    let address = LAYOUT.txBuffers + slot * TX_BUFFER_BYTES;
+    let done = 0;
+    for (const [i, length] of pieces.entries()) {
+      const isLast = i === pieces.length - 1;
+      const [index, next] = [(slot + i) % RING_SIZE, (slot + i + 1) % RING_SIZE];
+      this.setDescriptor(LAYOUT.descriptors[TX], index, address, length, isLast ? 0 : 1, next);
+      this.memory.set(bytes.subarray(done, done + length), address);
+      done += length;
+      address += length + 64;
     }
     this.offer(TX, slot);
-    this.#txSlot = (slot + lengths.length) % RING_SIZE;
+    this.#txSlot = (slot + pieces.length) % RING_SIZE;
   }
 
-  /** `put`, kick, and wait until the device used everything. */
+  /** `put`, kick where the device wants it, and wait until the device used everything. */
   async send(header: Partial<PacketHeader>, payload?: Uint8Array, pieces?: readonly number[]): Promise<void> {
     this.put(header, payload, pieces);
-    this.kick(TX);
+    if ((this.usedFlags(TX) & 1) === 0) this.kick(TX);
     await this.until(() => this.usedIndex(TX) === this.#availableNext[TX]);
   }
 }

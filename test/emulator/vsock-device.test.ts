@@ -1,11 +1,12 @@
 /** The device against a scripted guest: every packet that goes either way is looked at. No VM, no QEMU. */
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { finished } from "node:stream/promises";
 import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
 import { VsockDevice } from "../../emulator/vsock/device.ts";
 import { RECEIVE_WINDOW } from "../../emulator/vsock/inbox.ts";
 import {
+  emptyHeader,
   HEADER_BYTES,
   OP_CREDIT_REQUEST,
   OP_CREDIT_UPDATE,
@@ -15,6 +16,7 @@ import {
   OP_RW,
   OP_SHUTDOWN,
   type PacketHeader,
+  readHeader,
 } from "../../emulator/vsock/packet.ts";
 import type { VsockStream } from "../../emulator/vsock/stream.ts";
 import { CONNECTIONS_MAX } from "../../emulator/vsock/table.ts";
@@ -389,6 +391,45 @@ describe("the rx ring", () => {
     expect(await receiveBytes(setup.guest, 5000, data.length)).toEqual(data);
   });
 
+  test("takes headers apart where the guest's buffers are", async () => {
+    const setup = await setUp({ rxBuffers: 0 });
+    const { guest, device } = setup;
+    const [first, second] = [LAYOUT.rxBuffers, LAYOUT.rxBuffers + 8192];
+    guest.setDescriptor(LAYOUT.descriptors[RX], 0, first, 20, 3, 1);
+    guest.setDescriptor(LAYOUT.descriptors[RX], 1, second, 100, 2, 0);
+    guest.offer(RX, 0);
+    device.connect(0x1234_5678, { timeoutMs: 60_000 }).catch(() => {});
+    await guest.until(() => guest.usedIndex(RX) === 1);
+    const bytes = new Uint8Array(HEADER_BYTES);
+    bytes.set(guest.memory.subarray(first, first + 20));
+    bytes.set(guest.memory.subarray(second, second + 24), 20);
+    const header = emptyHeader();
+    readHeader(new DataView(bytes.buffer), 0, header);
+    expect(header).toMatchObject({
+      op: OP_REQUEST,
+      srcCid: 3,
+      dstCid: GUEST_CID,
+      dstPort: 0x1234_5678,
+      type: 1,
+    });
+  });
+
+  test("and the tx ring go on after a ring full of packets", async () => {
+    const setup = await setUp();
+    const stream = await open(setup, 5000, { bufferSize: 4 * 1024 * 1024 });
+    const data = bytesOf(3 * RING_SIZE * 4096);
+    stream.write(data);
+    expect(await receiveBytes(setup.guest, 5000, data.length)).toEqual(data);
+    const reading = readAll(stream);
+    for (let i = 0; i < 3; i++) {
+      for (let k = 1; k < RING_SIZE; k++)
+        setup.guest.put({ op: OP_RW, srcPort: 5000, dstPort: PORT }, Buffer.from([k]));
+      await setup.guest.send({ op: OP_RW, srcPort: 5000, dstPort: PORT }, Buffer.from([0]));
+    }
+    await setup.guest.send({ op: OP_SHUTDOWN, srcPort: 5000, dstPort: PORT, flags: 2 });
+    expect(await reading).toHaveLength(3 * RING_SIZE);
+  });
+
   test("is shared in turn", async () => {
     const setup = await setUp({ rxBuffers: 2 });
     const [first, second] = [await open(setup, 1), await open(setup, 2)];
@@ -758,6 +799,25 @@ describe("vhost-user", () => {
     (await connecting).destroy();
   });
 
+  test("a new call descriptor is signalled at once: what was used before it would stay unseen", async () => {
+    const { guest } = await setUp();
+    const before = guest.calls[RX] as number;
+    guest.postCall(RX);
+    await guest.until(() => (guest.calls[RX] as number) > before);
+  });
+
+  test("a REQUEST that never left goes to the next driver", async () => {
+    const { device, guest } = await setUp({ rxBuffers: 0 });
+    await guest.send({ op: OP_RST });
+    device.connect(77).catch(() => {});
+    await guest.stopRings();
+    guest.resetRings();
+    await guest.startRings();
+    guest.giveRxBuffer(0);
+    guest.kick(RX);
+    expect((await guest.receive()).header).toMatchObject({ op: OP_REQUEST, dstPort: 77 });
+  });
+
   test("memory in two regions, and memory that is told anew while rings run", async () => {
     const setup = await setUp({ splitAt: LAYOUT.txBuffers + 8 * 4096 });
     const stream = await open(setup);
@@ -841,7 +901,9 @@ describe("vhost-user", () => {
   });
 
   test("devices that come and go leave no descriptor and no mapping", async () => {
-    const count = () => readdirSync("/proc/self/fd").length;
+    const count = () =>
+      readdirSync("/proc/self/fd").length +
+      readFileSync("/proc/self/maps", "utf8").split("memfd:guest").length;
     const once = async () => {
       const setup = await setUp();
       const stream = await open(setup);
