@@ -162,7 +162,11 @@ test.each<[string, Record<string, CborValue | undefined>, string | RegExp]>([
   ["an empty module_id", { module_id: "" }, "module_id: got text, expected text"],
   ["no digest", { digest: undefined }, 'digest: got nothing, expected "SHA384"'],
   ["SHA-256", { digest: "SHA256" }, 'digest: got "SHA256", expected "SHA384"'],
-  ["a digest with an escape", { digest: "\u001b[2J" }, 'digest: got "\\u001b[2J", expected "SHA384"'],
+  [
+    "a digest with an escape",
+    { digest: "\u009b2J\u202e" },
+    'digest: got "\\u009b2J\\u202e", expected "SHA384"',
+  ],
   ["no timestamp", { timestamp: undefined }, "timestamp: got nothing, expected milliseconds since 1970"],
   ["timestamp zero", { timestamp: 0 }, "timestamp: got 0, expected milliseconds since 1970"],
   ["a negative timestamp", { timestamp: -1 }, "timestamp: got -1, expected milliseconds since 1970"],

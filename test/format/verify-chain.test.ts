@@ -174,6 +174,14 @@ test.each<[string, Record<number, Spoiled>, string | RegExp]>([
   else expect(got.slice(CHAIN.length)).toMatch(message);
 });
 
+test("a leaf issued just now is accepted by a clock that is a minute behind, not by one further behind", async () => {
+  const chain = await createChain({ [LEAF]: { notBefore: NOW } });
+  const bytes = await signed(chain);
+  const at = (now: number) => verifyAttestation(bytes, { ...optionsFor(chain), now });
+  expect(await at(NOW - 60_000)).toBeDefined();
+  await expect(at(NOW - 60_001)).rejects.toThrow("chain: certificate: validity at this clock's time: got");
+});
+
 describe("keys", () => {
   const p256 = () =>
     crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, ["sign", "verify"]);
