@@ -2,7 +2,7 @@ import { constants } from "node:os";
 import { emulate as emulateCommand } from "../emulator/notify/index.ts";
 import { CloisterError } from "../format/errors.ts";
 import { NE_IOCTL, type NeIoctl } from "../linux/enclaves.ts";
-import { command } from "./command.ts";
+import { command, type Io } from "./command.ts";
 import { parseInteger } from "./operand.ts";
 
 /** The last error number that the kernel lets a call fail with (MAX_ERRNO). */
@@ -43,7 +43,7 @@ export const emulate = command({
     const cores = parseInteger("--cores", values.cores ?? "64", 2, CORES_MAX);
     const end = await emulateCommand(operands, {
       env: io.env,
-      signal: io.signal,
+      onSignal: (pass) => forwardSignal(io, pass),
       cpus: {
         cores,
         threadsPerCore: parseInteger("--threads", values.threads ?? "2", 1, 2),
@@ -61,6 +61,14 @@ export const emulate = command({
     return "status" in end ? end.status : 128 + constants.signals[end.signal];
   },
 });
+
+/** A terminal sends SIGINT to the command too: passing it on would ask twice. */
+function forwardSignal({ signal }: Io, pass: (signal: NodeJS.Signals) => void): void {
+  const forward = () => {
+    if (signal.reason !== "SIGINT" || !process.stdin.isTTY) pass(signal.reason);
+  };
+  signal.addEventListener("abort", forward, { once: true });
+}
 
 function parseFault(text: string): [NeIoctl, number] {
   const [name = "", error = ""] = text.split("=");

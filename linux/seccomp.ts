@@ -54,8 +54,23 @@ const SECCOMP_IOCTL_NOTIF_RECV = 0xc050_2100n;
 const SECCOMP_IOCTL_NOTIF_SEND = 0xc018_2101n;
 const SECCOMP_IOCTL_NOTIF_ID_VALID = 0x4008_2102n;
 const SECCOMP_IOCTL_NOTIF_ADDFD = 0x4018_2103n;
+const SECCOMP_IOCTL_NOTIF_SET_FLAGS = 0x4008_2104n;
+const SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP = 1n;
 const SECCOMP_USER_NOTIF_FLAG_CONTINUE = 1;
 const SECCOMP_ADDFD_FLAG_SEND = 2;
+
+const { ioctl: setFlags } = bind({ ioctl: { arguments: ["i32", "u64", "u64"], return: "i32" } });
+
+/**
+ * Have caller and supervisor take turns on one CPU, as they wait for each other anyway: an open(2) costs 31 µs in place
+ * of 41 (Linux 6.6).
+ */
+export function answerInTurn(listener: number): void {
+  if (setFlags(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP) === 0) return;
+  // EINVAL: Linux before 6.6 has no such flag.
+  if (errno() !== constants.errno.EINVAL)
+    throw new SystemError("ioctl", errno(), "SECCOMP_IOCTL_NOTIF_SET_FLAGS");
+}
 
 /** struct seccomp_notif: id u64, pid u32, flags u32, then struct seccomp_data: nr i32, arch u32, ip u64, args u64[6]. */
 const NOTIF = { id: 0, pid: 8, number: 16, args: 32, size: 80 } as const;

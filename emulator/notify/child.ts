@@ -17,9 +17,20 @@ resetSignal("SIGXFSZ");
 const socket = Number(handover);
 const filter = notifyFilter();
 const message = new Uint8Array(1);
-// From the filter on, a call that it notifies of waits until the listener has arrived: nothing may come between.
-const listener = installFilter(filter);
-sendMessage(socket, message, [listener]);
+try {
+  // From the filter on, a call that it notifies of waits until the listener has arrived: nothing may come between.
+  const listener = installFilter(filter);
+  sendMessage(socket, message, [listener]);
+} catch (error) {
+  sendMessage(socket, Buffer.from(error instanceof Error ? error.message : String(error)));
+  process.exit(1);
+}
 closeDescriptor(socket);
 if (process.execve === undefined) throw new Error("BUG: this Node has no process.execve");
-process.execve(program, words, process.env);
+try {
+  process.execve(program, words, process.env);
+} catch (error) {
+  // ENOEXEC: a script without its first line. The status is what shells give for it.
+  process.stderr.write(`cloister emulate: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exit(126);
+}

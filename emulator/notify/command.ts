@@ -32,20 +32,24 @@ export async function startCommand(argv: readonly string[], env: NodeJS.ProcessE
     env,
   });
   closeDescriptor(theirs);
-  const listener = await receiveListener(ours);
-  if (listener !== undefined) return { child, listener };
-  child.kill("SIGKILL");
-  const message = `${name}: got no seccomp listener, expected this kernel to give one`;
+  const handover = await receiveListener(ours);
+  if (typeof handover === "number") return { child, listener: handover };
+  const message = `${name}: got no seccomp listener (${handover}), expected this kernel to give one`;
   throw new CloisterError("E_SECCOMP", message);
 }
 
-/** Undefined where the child ended without sending one. Closes `socket`. */
-async function receiveListener(socket: number): Promise<number | undefined> {
-  const { promise, resolve, reject } = Promise.withResolvers<number | undefined>();
+/** More than any message of the child. */
+const MESSAGE_MAX = 1024;
+
+/** The descriptor, or why there is none. Closes `socket`. */
+async function receiveListener(socket: number): Promise<number | string> {
+  const { promise, resolve, reject } = Promise.withResolvers<number | string>();
   const watcher = watchReadable(socket, () => {
     try {
-      const message = receiveMessage(socket, new Uint8Array(1));
-      if (message !== undefined) resolve(message.descriptors[0]);
+      const buffer = Buffer.alloc(MESSAGE_MAX);
+      const message = receiveMessage(socket, buffer);
+      if (message === undefined) return;
+      resolve(message.descriptors[0] ?? (buffer.toString("utf8", 0, message.bytes) || "it ended before"));
     } catch (error) {
       reject(error);
     }

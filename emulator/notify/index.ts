@@ -20,8 +20,8 @@ export interface EmulateOptions extends EmulatedDeviceOptions {
   readonly faults?: ReadonlyMap<NeIoctl, number>;
   /** Hears of every ioctl that is refused. */
   readonly onRefusal?: (error: NitroError) => void;
-  /** Its reason, SIGINT or SIGTERM, is passed on to the command. */
-  readonly signal?: AbortSignal;
+  /** Is given a function that sends the command a signal. */
+  readonly onSignal?: (pass: (signal: NodeJS.Signals) => void) => void;
 }
 
 /** How a command ended: its exit status, or the signal that killed it. */
@@ -57,8 +57,7 @@ export async function emulate(argv: readonly string[], options: EmulateOptions):
     const { child, listener } = await startCommand(argv, options.env);
     const { promise: ended, resolve } = Promise.withResolvers<CommandEnd>();
     child.once("exit", (status, signal) => resolve(signal === null ? { status: status ?? 1 } : { signal }));
-    const pass = () => child.kill(options.signal?.reason as NodeJS.Signals);
-    options.signal?.addEventListener("abort", pass, { once: true });
+    options.onSignal?.((signal) => child.kill(signal));
     await supervise(listener, { files, slots, sockets: new Sockets(host.vsock) });
     return await ended;
   } finally {

@@ -137,19 +137,20 @@ export class Sockets {
   }
 
   #arrive(listener: Listener, stream: VsockStream): void {
-    const client = unix.openUnix();
+    let client = -1;
     try {
+      client = unix.openUnix();
       unix.connectUnix(client, listener.address);
+      relay(client, stream);
     } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
       closeDescriptor(client);
       stream.destroy();
-      if (!(error instanceof SystemError)) throw error;
-      // EAGAIN: its backlog is full. ECONNREFUSED: it was closed since.
-      if (error.code !== "EAGAIN") this.#drop(listener);
+      // It was closed since. EAGAIN: its backlog is full. EMFILE: we have no descriptors left.
+      if (error.code === "ECONNREFUSED") this.#drop(listener);
       return;
     }
     listener.arrivals.push({ cid: stream.remoteCid, port: stream.remotePort });
-    relay(client, stream);
     for (const waiter of listener.waiting) {
       listener.waiting.delete(waiter);
       if (this.#tryAccept(waiter.call, listener, waiter.flags)) return;

@@ -2,7 +2,7 @@
 
 import { CID_PARENT } from "../../format/abi.ts";
 import { watchReadable } from "../../linux/event.ts";
-import { pollListener, receiveNotification } from "../../linux/seccomp.ts";
+import { answerInTurn, pollListener, receiveNotification } from "../../linux/seccomp.ts";
 import { Call } from "./call.ts";
 import { encodeStat, encodeStatx, type Files } from "./files.ts";
 import { IOCTL_VM_SOCKETS_GET_LOCAL_CID, type Syscall } from "./filter.ts";
@@ -59,6 +59,7 @@ function localCid(call: Call, files: Files): void {
 
 /** Answer calls; owns the listener. Settles when no process of the command is left. */
 export function supervise(listener: number, parts: Parts): Promise<void> {
+  answerInTurn(listener);
   const table = handlers(parts);
   const { promise, resolve } = Promise.withResolvers<void>();
   const watcher = watchReadable(listener, () => {

@@ -200,6 +200,12 @@ const BEAT = ["accept 0", "heartbeat from 16", "peer 16", "read 1", "byte 183", 
 const END = ["poll 1", "events 16"];
 const AFTER = errno("vcpu after its end", NE_ERR.NOT_IN_INIT_STATE);
 
+const FULL = [
+  errno("create", NE_ERR.NO_CPUS_AVAIL_IN_POOL),
+  "vcpu 3",
+  errno("vcpu of an empty pool", NE_ERR.NO_CPUS_AVAIL_IN_POOL),
+];
+
 /** The console's answer and the heartbeat's thread are not in order. */
 function sorted(lines: readonly string[]): string[] {
   return [...lines].sort();
@@ -230,7 +236,10 @@ describe("an enclave's whole life", () => {
     const killed = await emulate([client, "leave", image, "k"], ["-v"]);
     expect(killed).toMatchObject({ status: 137, lines: ["start 1"] });
     expect(killed.stderr).toContain("qemu-system-x86_64");
-    expect(await emulate([client, "leave", image, "x"])).toMatchObject({ status: 0, lines: ["start 1"] });
+    // The pool has one core, and the next process gets it.
+    const script = `${client} leave ${image} x; ${client} limits`;
+    const { lines } = await emulate(["sh", "-c", script], ["--cores", "2"]);
+    expect(lines).toEqual(["start 1", "region 0", "region 0", "region over the limit 0", "vcpu 1", ...FULL]);
   });
 
   test("a daemon keeps it, and emulate waits for the daemon", { timeout: LIMIT_MS }, async ({ skip }) => {
@@ -253,6 +262,8 @@ test("the command's status, words and descriptors are its own", async () => {
     stderr: expect.stringContaining("E_COMMAND"),
   });
   expect(await emulate([])).toMatchObject({ status: 2 });
+  const nested = await emulate([process.execPath, ENTRY, "emulate", "--", "true"]);
+  expect(nested).toMatchObject({ status: 1, stderr: expect.stringContaining("E_SECCOMP: true: got no") });
 });
 
 test("no process of an ended emulation is left", async ({ skip }) => {
