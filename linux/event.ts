@@ -78,9 +78,7 @@ export function watchReadable(fd: number, onReadable: () => void): Watcher {
   }
   let open = true;
   handle.useUserBuffer(new Uint8Array(0));
-  handle.onread = () => {
-    if (open) onReadable();
-  };
+  handle.onread = () => onReadable();
   handle.readStart();
   return {
     close() {
