@@ -38,11 +38,11 @@ describe.each(markdown)("%s", (file) => {
   });
 });
 
-test("sources stay readable: at most 300 lines a file", () => {
+test("sources stay readable: about 300 lines a file, 350 at most", () => {
   const long = files
     .filter((file) => file.endsWith(".ts") && !file.startsWith("test/"))
     .map((file) => ({ file, lines: readFileSync(file, "utf8").split("\n").length - 1 }))
-    .filter(({ lines }) => lines > 300);
+    .filter(({ lines }) => lines > 350);
   expect(long).toEqual([]);
 });
 
