@@ -2,6 +2,7 @@
  * The catalogue of errors that users meet. `docs/errors.md` is generated from it; a message names where, what was
  * found and what was expected, the catalogue adds the cause and what to do.
  */
+import { denials } from "./denials.ts";
 import { refusals } from "./refusals.ts";
 import { verdicts } from "./verdicts.ts";
 
@@ -197,6 +198,7 @@ const catalogue = {
     cause: "The app ended before it was ready.",
     fix: "Correct what its last words below say.",
   },
+  ...denials,
   ...refusals,
   ...verdicts,
   E_CONFIG: {

@@ -19,7 +19,7 @@ import { sendHeartbeat } from "./heartbeat.ts";
 import { Housekeeper } from "./housekeeper.ts";
 import { isDebugMode } from "./mode.ts";
 import { MOUNTS, mountAll } from "./mounts.ts";
-import { readPcr0, seedEntropy } from "./nsm.ts";
+import { openModule, readPcr0, seedEntropy } from "./nsm.ts";
 import { handleSignals } from "./signals.ts";
 
 /** How long Node took to come here: before that, the kernel was at work. */
@@ -29,7 +29,9 @@ const consoleFd = openConsole();
 
 async function main(): Promise<void> {
   mountAll(MOUNTS, complain);
-  const debug = isDebugMode(readFileSync("/proc/cmdline", "utf8"), readPcr0());
+  const cmdline = readFileSync("/proc/cmdline", "utf8");
+  const nsm = openModule(cmdline);
+  const debug = isDebugMode(cmdline, readPcr0(nsm));
   const configuration = readConfiguration();
   const housekeeper = keepHouse(configuration, debug);
   phase(housekeeper, "kernel", started - startMs);
@@ -39,9 +41,9 @@ async function main(): Promise<void> {
   setHostName(configuration.name);
   await sendHeartbeat();
   phase(housekeeper, "heartbeat");
-  const remark = seedEntropy();
+  const remark = await seedEntropy(nsm);
   if (remark !== undefined) housekeeper.say(remark);
-  enterEnclave({ debug });
+  enterEnclave({ debug, nsm });
   await run(configuration, housekeeper);
 }
 

@@ -12,6 +12,8 @@ import {
 } from "../linux/vsock.ts";
 import { inEnclave } from "./place.ts";
 
+export type { NsmDescription } from "../format/nsm.ts";
+export { type AttestOptions, attest, NsmError, type NsmErrorCode, nsm, type Register } from "./nsm.ts";
 export type { FetchApp } from "./serve.ts";
 export type { ConnectOptions, ListenOptions, VsockListener, VsockSocket };
 

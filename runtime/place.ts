@@ -1,8 +1,11 @@
 /** Where this code runs: init says so at boot; anywhere else there is no enclave. */
 import { CloisterError } from "../format/errors.ts";
+import type { NsmModule } from "./module.ts";
 
 export interface Place {
   readonly debug: boolean;
+  /** Absent where this machine has none. */
+  readonly nsm?: NsmModule | undefined;
 }
 
 let place: Place | undefined;

@@ -1,0 +1,120 @@
+/** Ways to a Nitro Secure Module: the kernel's device, or in the emulator a connection to the parent. */
+import { constants } from "node:os";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { CID_PARENT, PORT_NSM } from "../format/abi.ts";
+import { mismatch } from "../format/failure.ts";
+import { encodeFrame, FrameDecoder } from "../format/frame.ts";
+import { NSM_REQUEST_MAX, NSM_RESPONSE_MAX } from "../format/nsm.ts";
+import { SystemError } from "../linux/ffi.ts";
+import { exchangeNsm, openNsm } from "../linux/nsm.ts";
+import { connectVsock, type VsockSocket } from "../linux/vsock.ts";
+
+export interface NsmModule {
+  /**
+   * One request, CBOR, at most NSM_REQUEST_MAX bytes; the answer. One at a time, in the order of the calls. Rejects with
+   * SystemError where the module does not answer.
+   */
+  exchange(request: Uint8Array): Promise<Uint8Array>;
+}
+
+/** Lets one task in at a time, in order. */
+class Queue {
+  #last: Promise<unknown> = Promise.resolve();
+
+  run<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(task);
+    this.#last = result.catch(() => {});
+    return result;
+  }
+}
+
+/**
+ * /dev/nsm. Its ioctl blocks the thread for as long as the module takes, and a thread of its own would not make it answer
+ * more: the driver lets one request in at a time. Between two of them the event loop has a turn.
+ */
+export class DeviceModule implements NsmModule {
+  readonly #fd: number;
+  readonly #queue = new Queue();
+
+  private constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** Undefined where this machine has none. Open it once: the descriptor is never closed. */
+  static open(): DeviceModule | undefined {
+    const fd = openNsm();
+    return fd === undefined ? undefined : new DeviceModule(fd);
+  }
+
+  exchange(request: Uint8Array): Promise<Uint8Array> {
+    return this.#queue.run(async () => {
+      await nextTurn();
+      return this.exchangeNow(request);
+    });
+  }
+
+  /** For the boot, which has nothing else to do. Throws SystemError. */
+  exchangeNow(request: Uint8Array): Uint8Array {
+    return exchangeNsm(this.#fd, request);
+  }
+}
+
+/** As long as the driver of /dev/nsm waits (linux drivers/misc/nsm.c). */
+const ANSWER_TIMEOUT_MS = 120_000;
+
+/** The emulator's module, on the parent. A connection that is lost is made again by the next request. */
+export class EmulatedModule implements NsmModule {
+  readonly #connect: () => Promise<VsockSocket>;
+  readonly #queue = new Queue();
+  #socket: VsockSocket | undefined;
+
+  constructor(connect = () => connectVsock({ cid: CID_PARENT, port: PORT_NSM })) {
+    this.#connect = connect;
+  }
+
+  exchange(request: Uint8Array): Promise<Uint8Array> {
+    if (request.length > NSM_REQUEST_MAX) {
+      // As the driver of /dev/nsm does.
+      const error = new SystemError("NSM", constants.errno.EMSGSIZE, `${request.length} bytes`);
+      return Promise.reject(error);
+    }
+    return this.#queue.run(async () => {
+      this.#socket ??= await this.#connect();
+      const socket = this.#socket;
+      try {
+        return await ask(socket, request);
+      } catch (error) {
+        this.#socket = undefined;
+        socket.destroy();
+        throw error;
+      }
+    });
+  }
+}
+
+async function ask(socket: VsockSocket, request: Uint8Array): Promise<Uint8Array> {
+  const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
+  const decoder = new FrameDecoder(NSM_RESPONSE_MAX);
+  const onData = (chunk: Uint8Array) => {
+    try {
+      for (const answer of decoder.push(chunk)) resolve(answer);
+    } catch (error) {
+      reject(error);
+    }
+  };
+  const onClose = () => reject(mismatch("E_NSM", "emulated NSM", "the end of the connection", "an answer"));
+  const onTimeout = () =>
+    reject(mismatch("E_NSM", "emulated NSM", `nothing for ${ANSWER_TIMEOUT_MS} ms`, "an answer"));
+  socket.on("data", onData).on("error", reject).on("end", onClose).on("close", onClose);
+  socket.setTimeout(ANSWER_TIMEOUT_MS, onTimeout);
+  // An app ends when its own work ends: only a request under way is work.
+  socket.ref();
+  socket.write(encodeFrame(request));
+  try {
+    return await promise;
+  } finally {
+    socket.unref();
+    socket.setTimeout(0, onTimeout);
+    socket.off("data", onData).off("error", reject).off("end", onClose).off("close", onClose);
+  }
+}
