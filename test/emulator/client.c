@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -313,6 +314,85 @@ static void files(void)
 	tell("bad path", open((char *)1, O_RDONLY));
 }
 
+static uint64_t next(void)
+{
+	static uint64_t state = 0x9e3779b97f4a7c15ull;
+
+	state ^= state << 13;
+	state ^= state >> 7;
+	return state ^= state << 17;
+}
+
+/* Every call that is looked at, with nonsense: the emulator must outlive it. Prints how many of them succeeded. */
+static void nonsense(int rounds)
+{
+	static const int calls[] = {
+		SYS_open, SYS_openat, SYS_openat2, SYS_stat, SYS_lstat, SYS_newfstatat, SYS_statx, SYS_access,
+		SYS_faccessat, SYS_faccessat2, SYS_ioctl, SYS_ioctl, SYS_ioctl, SYS_socket, SYS_bind, SYS_listen,
+		SYS_connect, SYS_accept, SYS_accept4, SYS_getsockname, SYS_getpeername, SYS_setsockopt, SYS_getsockopt,
+	};
+	static const uint64_t commands[] = {NE_CREATE_VM, NE_ADD_VCPU, NE_GET_IMAGE_LOAD_INFO,
+		NE_SET_USER_MEMORY_REGION, NE_START_ENCLAVE, IOCTL_VM_SOCKETS_GET_LOCAL_CID};
+	static char paths[][64] = {"/dev/nitro_enclaves", "/dev/vsock", "/sys/module/nitro_enclaves/parameters/ne_cpus", ""};
+	static uint64_t memory[512];
+	struct sigaction tick = {.sa_handler = nothing};
+	int device = open(paths[0], O_RDWR), vm = create(), listener = sock(SOCK_STREAM | SOCK_NONBLOCK);
+	int fds[] = {device, vm, listener, sock(SOCK_STREAM | SOCK_NONBLOCK), open(paths[1], O_RDONLY), -1, 999};
+	int last = fds[4];
+	long good = 0;
+
+	name(listener, VMADDR_CID_ANY, 6000);
+	listen(listener, 1);
+	sigaction(SIGALRM, &tick, NULL);
+	for (int i = 0; i < rounds; i++) {
+		uint64_t args[6];
+		int call = calls[next() % (sizeof(calls) / sizeof(*calls))];
+
+		for (int j = 0; j < 6; j++) {
+			uint64_t pointer = (uint64_t)&memory[next() % 512];
+			uint64_t choices[] = {next(), next() % 64, 0, ~0ull, pointer, pointer, (uint64_t)paths[next() % 4],
+				fds[next() % 7], fds[next() % 7], commands[next() % 6]};
+
+			memory[next() % 512] = choices[next() % 10];
+			args[j] = choices[next() % 10];
+		}
+		if (next() % 2)
+			args[0] = fds[next() % 7];
+		if (call == SYS_ioctl && next() % 4)
+			args[1] = commands[next() % 6];
+		if (call == SYS_socket) {
+			args[0] = AF_VSOCK;
+			args[1] = next() % 2 ? SOCK_STREAM | SOCK_NONBLOCK : args[1];
+		}
+		/* Half of them look right at first sight. */
+		if (next() % 2) {
+			memory[0] = AF_VSOCK | (next() % 9000) << 32;
+			memory[1] = next() % 20;
+			memory[2] = next() % 32;
+			args[call == SYS_open || call == SYS_stat || call == SYS_lstat || call == SYS_access ? 0 : 1] =
+				call == SYS_ioctl ? commands[next() % 6] :
+				call >= SYS_socket && call <= SYS_getsockopt ? (uint64_t)memory : (uint64_t)paths[next() % 4];
+			args[2] = call == SYS_bind || call == SYS_connect ? sizeof(struct sockaddr_vm) : (uint64_t)&memory[2];
+		}
+		/* Nothing may be made or changed: O_PATH opens whatever is named, and reads nothing. */
+		if (call == SYS_open)
+			args[1] = O_PATH;
+		if (call == SYS_openat)
+			args[2] = O_PATH;
+		if (call == SYS_openat2)
+			args[2] = 0;
+		ualarm(20000, 20000);
+		long result = syscall(call, args[0], args[1], args[2], args[3], args[4], args[5]);
+		ualarm(0, 0);
+		good += result >= 0;
+		/* Descriptors that were made. */
+		for (int fd = last + 1; result > last && fd < last + 8; fd++)
+			close(fd);
+	}
+	tell("some succeeded", good > rounds / 100);
+	tell("and it still works", offset(create(), NE_EIF_IMAGE));
+}
+
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 1 ? argv[1] : "";
@@ -324,6 +404,8 @@ int main(int argc, char **argv)
 		files();
 	else if (!strcmp(verb, "sockets"))
 		sockets();
+	else if (!strcmp(verb, "nonsense"))
+		nonsense(atoi(argv[2]));
 	else if (!strcmp(verb, "boot"))
 		return boot(argv[2], argc > 3);
 	else if (!strcmp(verb, "leave"))

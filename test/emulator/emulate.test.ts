@@ -161,6 +161,14 @@ describe("for a program that knows only the kernel's headers", () => {
     expect(wrong).toMatchObject({ status: 2, stderr: expect.stringContaining("E_USAGE") });
   });
 
+  test("nonsense in any argument of any call harms nobody", async ({ skip }) => {
+    needs(skip);
+    expect((await emulate([client, "nonsense", "20000"])).lines).toEqual([
+      "some succeeded 1",
+      "and it still works 8388608",
+    ]);
+  });
+
   test("AF_VSOCK names, binds and refuses as a parent's does", async ({ skip }) => {
     needs(skip);
     expect((await emulate([client, "sockets"])).lines).toEqual([
