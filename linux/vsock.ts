@@ -129,7 +129,8 @@ export class VsockSocket extends Socket {
 function peerOf(fd: number): VsockAddress {
   const bytes = new Uint8Array(SOCKADDR_VM_BYTES);
   const length = new Uint32Array([bytes.length]);
-  if (libc.getpeername(fd, bytes, length) === 0) return decodeAddress(bytes);
+  const isKnown = libc.getpeername(fd, bytes, length) === 0 && length[0] === SOCKADDR_VM_BYTES;
+  if (isKnown) return decodeAddress(bytes);
   // ENOTCONN: reset between the handshake and here; the stream will say so.
   return { cid: CID_ANY, port: PORT_ANY };
 }

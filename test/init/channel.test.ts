@@ -149,8 +149,10 @@ test("a lost connection is made again and hears the whole story, in which contro
     expect(it.parents.length).toBe(2);
   });
   vi.useRealTimers();
-  const heard = await take(parentOf(it, 1), 3);
-  expect(heard.map(({ type }) => type)).toEqual(["hello", "phase", "ready"]);
+  it.ring.push(record("after"));
+  it.channel.pump();
+  const heard = await take(parentOf(it, 1), 4);
+  expect(heard.map(({ type }) => type)).toEqual(["hello", "phase", "ready", "log"]);
 });
 
 test("without a parent everything goes on, and it is asked for again", async () => {
