@@ -6,11 +6,24 @@ import type { NitroDevice } from "../launcher/device.ts";
 import { CpuPool, type CpuPoolOptions } from "./cpus.ts";
 import { Driver } from "./driver.ts";
 import { RegionAllocator } from "./memory.ts";
+import type { ParentIdentity } from "./nsm/boot.ts";
+import { SigningAuthority } from "./nsm/signer.ts";
 import { EmulatedParentVsock } from "./parent.ts";
 import { detectAccelerator, findQemu, type QemuOptions } from "./qemu.ts";
 import { EmulatedVm, type Host } from "./vm.ts";
 
+/** What the emulated hypervisor attests, besides the image. */
+export interface NsmOptions {
+  /** IAM role of the parent, `arn:aws:iam::…:role/…`: PCR3 is made from it. Default: none, PCR3 is zero. */
+  readonly roleArn?: string;
+  /** The parent, `i-` and hexadecimal digits: PCR4 is made from it. Default: `i-0000000000000000`. */
+  readonly instanceId?: string;
+  /** Folder of the development root, made where there is none. Default: the user's, in the XDG data directory. */
+  readonly root?: string;
+}
+
 export interface EmulatedDeviceOptions extends QemuOptions {
+  readonly nsm?: NsmOptions;
   /** The parent's cores and its CPU pool. Default: 64 cores of 2 threads, all but core 0 in the pool. */
   readonly cpus?: CpuPoolOptions;
   /** Memory regions that an enclave can have. Default: 1024. */
@@ -28,9 +41,27 @@ export const DEFAULT_MAX_REGIONS = 1024;
 
 export interface EmulatedDevice extends NitroDevice {
   createVm(): EmulatedVm;
+  /**
+   * The certificate, DER, under which documents of its enclaves verify: `roots: [await fingerprint(root)]`. Rejects with
+   * E_DEVELOPMENT_ROOT. (Documents of QEMU's `nitro-enclave` machine are not signed.)
+   */
+  attestationRoot(): Promise<Uint8Array>;
 }
 
-/** What the enclaves of a device share. Throws E_QEMU_MISSING. */
+/** As launcher/id.ts names an instance that is none. */
+const NO_INSTANCE = "i-0000000000000000";
+
+/** Throws RangeError. */
+function parentIdentity({ instanceId = NO_INSTANCE, roleArn }: NsmOptions): ParentIdentity {
+  if (!/^i-[0-9a-f]{1,17}$/.test(instanceId)) {
+    throw new RangeError(
+      `nsm.instanceId: got "${instanceId}", expected i- and at most 17 hexadecimal digits`,
+    );
+  }
+  return { instanceId, roleArn };
+}
+
+/** What the enclaves of a device share. Throws E_QEMU_MISSING, or RangeError for options that make no sense. */
 export function openHost(options: EmulatedDeviceOptions): Host {
   return {
     program: findQemu(options.program),
@@ -40,13 +71,15 @@ export function openHost(options: EmulatedDeviceOptions): Host {
     onCommand: options.onCommand,
     allocator: new RegionAllocator(),
     vsock: new EmulatedParentVsock(),
+    parent: parentIdentity(options.nsm ?? {}),
+    authority: new SigningAuthority(options.nsm?.root),
   };
 }
 
 /** Throws E_QEMU_MISSING, with the command that installs it. */
 export function createEmulatedDevice(options: EmulatedDeviceOptions = {}): EmulatedDevice {
   const host = openHost(options);
-  const { allocator, vsock } = host;
+  const { allocator, vsock, authority } = host;
   const vms = new Set<EmulatedVm>();
   const driver = new Driver({
     cpus: new CpuPool(options.cpus ?? DEFAULT_CPUS),
@@ -68,6 +101,7 @@ export function createEmulatedDevice(options: EmulatedDeviceOptions = {}): Emula
     },
     allocateMemory: (bytes) => allocator.allocate(bytes),
     freeMemory: (regions) => allocator.free(regions),
+    attestationRoot: async () => (await authority.root()).certificate,
     close,
     [Symbol.dispose]: close,
   };

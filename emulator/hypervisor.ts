@@ -8,6 +8,7 @@ import { EIF_HEADER_SIZE, SECTION_HEADER_SIZE, SectionType } from "../format/eif
 import { CloisterError } from "../format/errors.ts";
 import { type Measurements, Measurer } from "../format/measurement.ts";
 import { type ByteReader, bytesReader, checkAsHypervisor, type Eif, readSection } from "../format/reader.ts";
+import { decodeSignature, type EifSignature, SIGNATURE_SECTION_MAX } from "../format/signature.ts";
 import { MemoryFile } from "./file.ts";
 import type { MachineKind } from "./qemu.ts";
 
@@ -27,6 +28,8 @@ export interface BootImage {
    * the image was closed meanwhile.
    */
   measure(): Promise<Measurements | undefined>;
+  /** What the image is signed with; whether it is the image's own is not known before the measurement. */
+  readonly signature: EifSignature | undefined;
   close(): void;
 }
 
@@ -45,6 +48,7 @@ interface Part {
 export async function loadImage(memory: ByteReader, machine: MachineKind): Promise<BootImage> {
   const eif = await checkAsHypervisor(memory, "x86_64", crc32);
   const cmdline = await readCmdline(memory, eif);
+  const signature = await readSignature(memory, eif);
   const kernel = new MemoryFile("kernel");
   const initramfs = new MemoryFile("initramfs");
   const close = () => {
@@ -61,6 +65,7 @@ export async function loadImage(memory: ByteReader, machine: MachineKind): Promi
       kernel: kernel.descriptor,
       initramfs: initramfs.descriptor,
       measure: () => measure(parts),
+      signature,
       close,
     };
   } catch (error) {
@@ -116,6 +121,14 @@ async function readCmdline(memory: ByteReader, eif: Eif): Promise<Buffer> {
     throw new CloisterError("E_EIF_CMDLINE", message);
   }
   return cmdline;
+}
+
+async function readSignature(memory: ByteReader, eif: Eif): Promise<EifSignature | undefined> {
+  const section = eif.sections.find(({ type }) => type === SectionType.Signature);
+  if (section === undefined) return undefined;
+  // One byte more than there may be is enough to be refused.
+  const size = Math.min(section.size, SIGNATURE_SECTION_MAX + 1);
+  return decodeSignature(await memory.read(section.offset + SECTION_HEADER_SIZE, size));
 }
 
 async function measure(parts: readonly Part[]): Promise<Measurements | undefined> {

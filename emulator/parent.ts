@@ -2,7 +2,7 @@
  * AF_VSOCK as the parent instance of the emulated hypervisor has it: the CIDs, one table of listening ports for all
  * enclaves of a device, connections to each enclave by its CID, consoles on the hypervisor's CID.
  */
-import { CID_FIRST_ENCLAVE, CID_HYPERVISOR, CONSOLE_PORT_BASE } from "../format/abi.ts";
+import { CID_FIRST_ENCLAVE, CID_HYPERVISOR, CONSOLE_PORT_BASE, PORT_NSM } from "../format/abi.ts";
 import type { ParentVsock, VsockStream } from "../launcher/device.ts";
 import type { Console } from "./console.ts";
 import type { VsockDevice } from "./vsock/device.ts";
@@ -56,7 +56,8 @@ export class EmulatedParentVsock implements ParentVsock {
   }
 
   listen(port: number, onConnection: OnConnection): { close(): void } {
-    if (this.#listeners.has(port)) {
+    // The enclaves' NSM answers there, where hardware has /dev/nsm and so a free port.
+    if (this.#listeners.has(port) || port === PORT_NSM) {
       const error = new Error(`listen vsock port ${port}: EADDRINUSE`);
       throw Object.assign(error, { code: "EADDRINUSE", syscall: "listen", port });
     }

@@ -5,7 +5,7 @@
  */
 import { accessSync, constants, readFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
-import { TAIL_DEBUG_MODE } from "../format/abi.ts";
+import { TAIL_DEBUG_MODE, TAIL_EMULATED_NSM } from "../format/abi.ts";
 import { CloisterError } from "../format/errors.ts";
 
 const PROGRAM = "qemu-system-x86_64";
@@ -37,8 +37,10 @@ export interface QemuPlan {
   /** The EIF's cmdline; QEMU reads it from the EIF itself for `nitro-enclave`. */
   readonly cmdline: string;
   readonly debug: boolean;
-  /** Shown as `module_id` by the NSM of `nitro-enclave`. */
+  /** For the NSM of `nitro-enclave`: its `module_id`, and what PCR3 and PCR4 are made from. */
   readonly id: string;
+  readonly instanceId: string;
+  readonly roleArn: string | undefined;
 }
 
 /**
@@ -61,7 +63,9 @@ export function qemuArguments(plan: QemuPlan): string[] {
   const machine = {
     // Without auto-kernel-cmdline=off QEMU writes the virtio words last, and init takes no word before them for ours.
     microvm: "microvm,acpi=off,auto-kernel-cmdline=off,memory-backend=memory",
-    "nitro-enclave": `nitro-enclave,acpi=off,auto-kernel-cmdline=off,memory-backend=memory,vsock=vsock,id=${plan.id}`,
+    "nitro-enclave":
+      "nitro-enclave,acpi=off,auto-kernel-cmdline=off,memory-backend=memory,vsock=vsock," +
+      `id=${plan.id},parent-id=${plan.instanceId}${parentRole(plan)}`,
   }[plan.machine];
   const images =
     plan.machine === "microvm"
@@ -87,6 +91,11 @@ export function qemuArguments(plan: QemuPlan): string[] {
   ];
 }
 
+/** A comma in a value is written twice (QEMU, "Standard options"); names of IAM roles may have one. */
+function parentRole({ roleArn }: QemuPlan): string {
+  return roleArn === undefined ? "" : `,parent-role=${roleArn.replaceAll(",", ",,")}`;
+}
+
 function inherited(descriptor: number): string {
   return `/proc/self/fd/${descriptor}`;
 }
@@ -97,7 +106,7 @@ function kernelCmdline(plan: QemuPlan): string {
   return [...measured, ...VIRTIO_MMIO[plan.machine], ...tailWords(plan)].join(" ");
 }
 
-function tailWords({ accelerator, debug }: QemuPlan): string[] {
+function tailWords({ machine, accelerator, debug }: QemuPlan): string[] {
   return [
     // microvm has no keyboard controller: reboot=k would fall through and boot a second time.
     "reboot=t",
@@ -106,6 +115,7 @@ function tailWords({ accelerator, debug }: QemuPlan): string[] {
     // for late timer ticks and leaves the guest a clock of 100 Hz.
     ...(accelerator === "tcg" ? [`tsc_early_khz=${hostTscKhz()}`, "tsc=reliable"] : []),
     ...(debug ? [TAIL_DEBUG_MODE] : []),
+    ...(machine === "microvm" ? [TAIL_EMULATED_NSM] : []),
   ];
 }
 

@@ -13,6 +13,11 @@ import type { Slot } from "./driver.ts";
 import { type BootImage, loadImage } from "./hypervisor.ts";
 import { type Machine, startMachine } from "./machine.ts";
 import { type RegionAllocator, regionsReader } from "./memory.ts";
+import { bootRegisters, type ParentIdentity } from "./nsm/boot.ts";
+import { NsmModule } from "./nsm/module.ts";
+import type { Registers } from "./nsm/registers.ts";
+import { serveNsm } from "./nsm/service.ts";
+import type { SigningAuthority } from "./nsm/signer.ts";
 import type { EmulatedParentVsock } from "./parent.ts";
 import { type Accelerator, type MachineKind, qemuArguments } from "./qemu.ts";
 import { VsockDevice } from "./vsock/device.ts";
@@ -26,6 +31,8 @@ export interface Host {
   readonly onCommand: ((argv: readonly string[]) => void) | undefined;
   readonly allocator: RegionAllocator;
   readonly vsock: EmulatedParentVsock;
+  readonly parent: ParentIdentity;
+  readonly authority: SigningAuthority;
 }
 
 /** Errno of a closed descriptor. */
@@ -118,17 +125,40 @@ export class EmulatedVm implements NitroVm {
     this.#machine = machine;
     vsock.closeQemuDescriptor();
     // Before QEMU is past its firmware: no connection of the guest finds a port closed that is open.
+    this.#measurements = image.measure();
+    if (this.#host.machine === "microvm") this.#serveNsm(vsock, image, debug);
     this.#host.vsock.attach({ cid, vsock, ...(debug ? { console: machine.console } : {}) });
     void machine.exited.then(() => this.#end());
     if (this.#closed) {
       machine.kill();
       throw startError(EBADF, "the enclave was closed");
     }
-    this.#measurements = image.measure();
+  }
+
+  /** QEMU's nitro-enclave machine has a module of its own. */
+  #serveNsm(vsock: VsockDevice, image: BootImage, debug: boolean): void {
+    const { parent, authority } = this.#host;
+    const registers = this.#measureRegisters(image, debug);
+    // Whoever asks the module hears of it; without a question it is no error.
+    registers.catch(() => {});
+    const { sign } = authority.signerFor(this.#moduleId, parent.instanceId);
+    const onError = (error: unknown) => this.#machine?.console.write(Buffer.from(`nsm: ${error}\n`));
+    serveNsm(vsock, new NsmModule({ moduleId: this.#moduleId, registers, sign, onError }));
+  }
+
+  async #measureRegisters({ signature }: BootImage, debug: boolean): Promise<Registers> {
+    const measurements = await this.#measurements;
+    if (measurements === undefined) throw new Error("the enclave ended before it was measured");
+    return bootRegisters({ ...this.#host.parent, debug, measurements, signature });
+  }
+
+  /** As on hardware: instance, then slot. */
+  get #moduleId(): string {
+    return `${this.#host.parent.instanceId}-enc${this.#slot.uid.toString(16)}`;
   }
 
   async #startMachine(image: BootImage, vsock: number, debug: boolean): Promise<Machine> {
-    const { program, machine, accelerator, firmware, onCommand } = this.#host;
+    const { program, machine, accelerator, firmware, onCommand, parent } = this.#host;
     const args = qemuArguments({
       machine,
       accelerator,
@@ -137,7 +167,8 @@ export class EmulatedVm implements NitroVm {
       cpus: this.#slot.cpuIds.length,
       cmdline: image.cmdline,
       debug,
-      id: `i-0000000000000000-enc${this.#slot.uid.toString(16)}`,
+      id: this.#moduleId,
+      ...parent,
     });
     onCommand?.([program, ...args]);
     return startMachine({ program, args, vsock, kernel: image.kernel, initramfs: image.initramfs });

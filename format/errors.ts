@@ -118,6 +118,13 @@ const catalogue = {
       "does not allow it: it needs Linux 5.14, and no other listener on the same process.",
     fix: "Run it outside the container, or with `docker run --security-opt seccomp=unconfined`.",
   },
+  E_DEVELOPMENT_ROOT: {
+    cause:
+      "The development root, under which emulated enclaves attest, cannot be made, read, or trusted to be private.",
+    fix:
+      "Make the folder writable and the key private (`chmod 600`), or set XDG_DATA_HOME to a folder of your own; " +
+      "a key that is damaged may be removed, and a new root is made.",
+  },
   E_EMULATE_ARCH: {
     cause: "`cloister emulate` knows the system calls of x86_64 only.",
     fix: "Run it on an x86_64 machine; `cloister run --emulator` works on others too.",

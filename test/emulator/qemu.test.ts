@@ -11,7 +11,7 @@ import {
   type QemuPlan,
   qemuArguments,
 } from "../../emulator/qemu.ts";
-import { TAIL_DEBUG_MODE } from "../../format/abi.ts";
+import { TAIL_DEBUG_MODE, TAIL_EMULATED_NSM } from "../../format/abi.ts";
 import { isDebugMode, tailWords } from "../../init/mode.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "cloister-qemu-"));
@@ -26,6 +26,8 @@ const plan: QemuPlan = {
   cmdline: "reboot=k panic=1 console=ttyS0",
   debug: false,
   id: "i-0-enc1",
+  instanceId: "i-0",
+  roleArn: undefined,
 };
 
 function option(args: readonly string[], name: string): string {
@@ -41,7 +43,8 @@ describe("kernel command line", () => {
       "console=ttyS0",
       "virtio_mmio.device=512@0xfeb00000:5",
     ]);
-    expect(words.slice(4)).toEqual(["reboot=t", "panic=-1", `tsc_early_khz=${hostTscKhz()}`, "tsc=reliable"]);
+    const khz = `tsc_early_khz=${hostTscKhz()}`;
+    expect(words.slice(4)).toEqual(["reboot=t", "panic=-1", khz, "tsc=reliable", TAIL_EMULATED_NSM]);
   });
 
   test.each(["microvm", "nitro-enclave"] as const)(
@@ -62,6 +65,13 @@ describe("kernel command line", () => {
     }
   });
 
+  test("the emulated NSM is named where QEMU has none of its own", () => {
+    const words = (machine: "microvm" | "nitro-enclave") =>
+      tailWords(option(qemuArguments({ ...plan, machine }), "-append"));
+    expect(words("microvm")).toContain(TAIL_EMULATED_NSM);
+    expect(words("nitro-enclave")).not.toContain(TAIL_EMULATED_NSM);
+  });
+
   test("KVM has a clock of its own", () => {
     const args = qemuArguments({ ...plan, accelerator: "kvm" });
     expect(option(args, "-append")).not.toContain("tsc");
@@ -80,6 +90,14 @@ test("images are inherited descriptors; nitro-enclave takes the EIF alone", () =
   expect(option(args, "-kernel")).toBe("/proc/self/fd/4");
   expect(option(args, "-initrd")).toBe("/proc/self/fd/5");
   expect(qemuArguments({ ...plan, machine: "nitro-enclave" })).not.toContain("-initrd");
+});
+
+test("nitro-enclave's NSM hears of role and instance, whatever is in the role's name", () => {
+  const machine = "nitro-enclave";
+  const roleArn = "arn:aws:iam::1:role/a,b=c";
+  const words = option(qemuArguments({ ...plan, machine, roleArn }), "-M");
+  expect(words).toMatch(/,id=i-0-enc1,parent-id=i-0,parent-role=arn:aws:iam::1:role\/a,,b=c$/);
+  expect(option(qemuArguments({ ...plan, machine }), "-M")).not.toContain("parent-role");
 });
 
 describe("accelerator", () => {
