@@ -59,7 +59,6 @@ const OPTIONS = {
 
 export const attest = command({
   name: "attest",
-  summary: "Verify what runs in an enclave, by its URL or a saved attestation document",
   operands: "URL|FILE",
   options: OPTIONS,
   examples: [

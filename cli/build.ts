@@ -6,7 +6,6 @@ import { progress } from "./progress.ts";
 
 export const build = command({
   name: "build",
-  summary: "Pack a TypeScript app into an EIF and print its measurements",
   operands: "[ENTRY]",
   options: {
     output: {

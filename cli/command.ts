@@ -31,9 +31,9 @@ export interface Io {
   readonly signal: AbortSignal;
 }
 
+/** Its summary is in the table of main.ts, which lists verbs without loading them. */
 export interface Command<O extends Options = Options> {
   readonly name: string;
-  readonly summary: string;
   /** Operands as shown in the usage line: `[ENTRY]`, `FILE`. */
   readonly operands: string;
   readonly options: O;
@@ -47,17 +47,44 @@ export function command<const O extends Options>(definition: Command<O>): Comman
   return definition;
 }
 
+/** What `--help` and the reference show of a verb. */
+export type Shown = Omit<Command, "run">;
+
+/** A row of the dispatcher's table. */
+export interface Verb {
+  readonly name: string;
+  /** A clause without its full stop. */
+  readonly summary: string;
+  load(): Promise<Shown>;
+  /** Parse the words behind the verb and run it; returns the exit status. */
+  run(io: Io, words: readonly string[]): Promise<number>;
+}
+
+/** A verb whose module is imported when it is needed. */
+export function verb<O extends Options>(
+  name: string,
+  summary: string,
+  load: () => Promise<Command<O>>,
+): Verb {
+  return {
+    name,
+    summary,
+    load,
+    run: async (io, words) => runCommand(await load(), summary, words, io),
+  };
+}
+
 const HELP: Options = { help: { type: "boolean", short: "h", description: "Show this text" } };
 
-/** Parse the words behind the verb and run it. */
-export async function runCommand<O extends Options>(
+async function runCommand<O extends Options>(
   definition: Command<O>,
+  summary: string,
   words: readonly string[],
   io: Io,
 ): Promise<number> {
   const parsed = parse(definition, words);
   if (parsed.values.help === true) {
-    io.stdout.write(helpText(definition));
+    io.stdout.write(helpText(definition, summary));
     return 0;
   }
   const { help: _, ...values } = parsed.values;
@@ -82,7 +109,7 @@ function parse<O extends Options>(definition: Command<O>, words: readonly string
 }
 
 /** The text of `cloister VERB --help`. */
-export function helpText(definition: Command): string {
+export function helpText(definition: Shown, summary: string): string {
   const rows = Object.entries({ ...definition.options, ...HELP }).map(([name, option]) => {
     const value = option.type === "string" ? ` ${option.value ?? "VALUE"}` : "";
     const short = option.short === undefined ? "    " : `-${option.short}, `;
@@ -90,7 +117,7 @@ export function helpText(definition: Command): string {
   });
   const width = Math.max(...rows.map(([left]) => left.length)) + 2;
   return [
-    `${definition.summary}.`,
+    `${summary}.`,
     "",
     `Usage: cloister ${definition.name} [OPTIONS] ${definition.operands}`.trimEnd(),
     "",

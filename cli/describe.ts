@@ -7,7 +7,6 @@ import { command, oneOperand } from "./command.ts";
 
 export const describe = command({
   name: "describe",
-  summary: "Show what an EIF holds: version, PCRs, signature, metadata",
   operands: "FILE",
   options: {
     json: { type: "boolean", description: "One JSON value with nitro-cli describe-eif's keys" },

@@ -11,7 +11,6 @@ const CORES_MAX = 512;
 
 export const emulate = command({
   name: "emulate",
-  summary: "Run any command on a machine with an emulated /dev/nitro_enclaves and AF_VSOCK",
   operands: "-- COMMAND [WORD…]",
   options: {
     cores: {

@@ -1,12 +1,12 @@
 /** The process around `main`: standard streams, signals, exit status. */
 import process from "node:process";
-import { dieWithParent } from "../linux/process.ts";
 import { main } from "./main.ts";
 
 // bin/cloister on an older Node started this process and cannot pass a SIGKILL on by itself.
 const wrapper = process.env.CLOISTER_WRAPPER_PID;
 if (wrapper !== undefined) {
   delete process.env.CLOISTER_WRAPPER_PID;
+  const { dieWithParent } = await import("../linux/process.ts");
   dieWithParent("SIGTERM", Number(wrapper));
 }
 

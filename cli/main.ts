@@ -1,22 +1,37 @@
 /** argv → one verb → output and exit status. 0: done; 1: a cloister error; 2: usage; `run`: the app's own status. */
 import { readFileSync } from "node:fs";
 import { CloisterError } from "../format/errors.ts";
-import { attest } from "./attest.ts";
-import { build } from "./build.ts";
-import { type Command, type Io, runCommand } from "./command.ts";
-import { describe } from "./describe.ts";
-import { emulate } from "./emulate.ts";
+import { type Io, type Verb, verb } from "./command.ts";
 import { reportError } from "./report.ts";
-import { run } from "./run.ts";
 
-// Each verb has its own option types; the dispatcher needs none of them.
-export const COMMANDS: readonly Command[] = [
-  build,
-  run,
-  describe,
-  attest,
-  emulate,
-] as unknown as readonly Command[];
+/** Each is loaded when it is called: to import them all takes half a second. */
+export const VERBS: readonly Verb[] = [
+  verb(
+    "build",
+    "Pack a TypeScript app into an EIF and print its measurements",
+    async () => (await import("./build.ts")).build,
+  ),
+  verb(
+    "run",
+    "Start an EIF as an enclave and stay with it until it ends",
+    async () => (await import("./run.ts")).run,
+  ),
+  verb(
+    "describe",
+    "Show what an EIF holds: version, PCRs, signature, metadata",
+    async () => (await import("./describe.ts")).describe,
+  ),
+  verb(
+    "attest",
+    "Verify what runs in an enclave, by its URL or a saved attestation document",
+    async () => (await import("./attest.ts")).attest,
+  ),
+  verb(
+    "emulate",
+    "Run any command on a machine with an emulated /dev/nitro_enclaves and AF_VSOCK",
+    async () => (await import("./emulate.ts")).emulate,
+  ),
+];
 
 /** Run cloister with these words. Never rejects; returns the exit status. */
 export async function main(words: readonly string[], io: Io): Promise<number> {
@@ -27,31 +42,31 @@ export async function main(words: readonly string[], io: Io): Promise<number> {
   }
 }
 
-async function dispatch([verb, ...words]: readonly string[], io: Io): Promise<number> {
-  if (verb === undefined || verb === "help" || verb === "--help" || verb === "-h") {
+async function dispatch([name, ...words]: readonly string[], io: Io): Promise<number> {
+  if (name === undefined || name === "help" || name === "--help" || name === "-h") {
     io.stdout.write(overview());
     return 0;
   }
-  if (verb === "--version" || verb === "-V") {
+  if (name === "--version" || name === "-V") {
     io.stdout.write(`${version()}\n`);
     return 0;
   }
-  const command = COMMANDS.find(({ name }) => name === verb);
-  if (command === undefined) {
-    const known = COMMANDS.map(({ name }) => name).join(", ");
-    throw new CloisterError("E_USAGE", `found the verb "${verb}", expected one of ${known}`);
+  const found = VERBS.find((verb) => verb.name === name);
+  if (found === undefined) {
+    const known = VERBS.map(({ name }) => name).join(", ");
+    throw new CloisterError("E_USAGE", `found the verb "${name}", expected one of ${known}`);
   }
-  return runCommand(command, words, io);
+  return found.run(io, words);
 }
 
 function overview(): string {
-  const width = Math.max(...COMMANDS.map(({ name }) => name.length)) + 2;
+  const width = Math.max(...VERBS.map(({ name }) => name.length)) + 2;
   return [
     "cloister ships one TypeScript app as an AWS Nitro Enclave.",
     "",
     "Usage: cloister VERB [OPTIONS]",
     "",
-    ...COMMANDS.map(({ name, summary }) => `  ${name.padEnd(width)}${summary}`),
+    ...VERBS.map(({ name, summary }) => `  ${name.padEnd(width)}${summary}`),
     "",
     "`cloister VERB --help` tells more of each.",
     "",

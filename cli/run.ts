@@ -18,7 +18,6 @@ const STATUS_TERMINATED = 143;
 
 export const run = command({
   name: "run",
-  summary: "Start an EIF as an enclave and stay with it until it ends",
   operands: "FILE",
   options: {
     emulator: { type: "boolean", description: "Run it in the emulator (QEMU), not on /dev/nitro_enclaves" },

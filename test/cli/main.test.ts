@@ -2,7 +2,7 @@
 import { PassThrough } from "node:stream";
 import { describe, expect, test } from "vitest";
 import type { Io } from "../../cli/command.ts";
-import { COMMANDS, main } from "../../cli/main.ts";
+import { main, VERBS } from "../../cli/main.ts";
 import { parseCompression, parseInteger, parseMemory, parsePublish } from "../../cli/operand.ts";
 
 async function call(...words: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
@@ -17,14 +17,15 @@ async function call(...words: string[]): Promise<{ status: number; stdout: strin
 test.each([[[]], [["--help"]], [["help"]]])("%j lists the verbs", async (words) => {
   const { status, stdout } = await call(...words);
   expect(status).toBe(0);
-  for (const { name, summary } of COMMANDS) expect(stdout).toMatch(new RegExp(`${name} +${summary}`));
+  for (const { name, summary } of VERBS) expect(stdout).toMatch(new RegExp(`${name} +${summary}`));
 });
 
-test.each(COMMANDS.map(({ name }) => name))("%s --help shows every option and an example", async (name) => {
-  const { status, stdout } = await call(name, "--help");
-  const command = COMMANDS.find((candidate) => candidate.name === name);
-  expect(status).toBe(0);
-  for (const option of Object.keys(command?.options ?? {})) expect(stdout).toContain(`--${option}`);
+test.each(VERBS)("$name --help shows every option and an example", async (verb) => {
+  const { status, stdout } = await call(verb.name, "--help");
+  const { name, options } = await verb.load();
+  expect([status, name]).toEqual([0, verb.name]);
+  expect(stdout.startsWith(`${verb.summary}.\n`)).toBe(true);
+  for (const option of Object.keys(options)) expect(stdout).toContain(`--${option}`);
   expect(stdout).toContain(`cloister ${name} `);
 });
 
