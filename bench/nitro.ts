@@ -27,7 +27,9 @@ async function run(words: readonly string[]): Promise<Run> {
   const child = spawn(process.execPath, words, { stdio: ["ignore", "ignore", "pipe"] });
   const exited = once(child, "exit");
   const result: Run = {};
+  const lines: string[] = [];
   for await (const line of createInterface({ input: child.stderr })) {
+    lines.push(line);
     const event = line.startsWith("{") ? JSON.parse(line) : {};
     if (event.type === "stage") result[event.stage] = event.elapsedMs;
     if (event.type !== "ready") continue;
@@ -36,6 +38,7 @@ async function run(words: readonly string[]): Promise<Run> {
     child.kill("SIGTERM");
   }
   await exited;
+  if (result.ready === undefined) throw new Error(`it was never ready:\n${lines.join("\n")}`);
   return result;
 }
 

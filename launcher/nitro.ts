@@ -7,6 +7,7 @@ import { SystemError } from "../linux/ffi.ts";
 import { connectVsock, listenVsock } from "../linux/vsock.ts";
 import {
   type MemoryRegion,
+  NE_ERR,
   type NitroDevice,
   NitroError,
   type NitroVm,
@@ -118,6 +119,10 @@ class IoctlVm implements NitroVm {
   }
 }
 
+const driverNames = new Map<number, string>(
+  Object.entries(NE_ERR).map(([name, errno]) => [errno, `NE_ERR_${name}`]),
+);
+
 function refusable<T>(ioctl: ne.NeIoctl, call: () => T): T {
   try {
     return call();
@@ -128,7 +133,8 @@ function refusable<T>(ioctl: ne.NeIoctl, call: () => T): T {
 
 function refused(ioctl: ne.NeIoctl, error: unknown): unknown {
   if (!(error instanceof SystemError)) return error;
-  return new NitroError(ioctl, error.errno, `${ioctl}: got ${error.code}, expected success`);
+  const got = driverNames.get(error.errno) ?? error.code;
+  return new NitroError(ioctl, error.errno, `${ioctl}: got ${got}, expected success`);
 }
 
 /** nitro-cli has the heartbeat's port while it starts an enclave, which it gives 180 s; most take seconds. */

@@ -139,6 +139,11 @@ describe("what goes wrong is told by its own error", () => {
     expect(status).toBe(FAILED);
   });
 
+  test("the driver's own numbers by name", async () => {
+    const { stderr } = await emulate([ENTRY, "run", ending], ["--fail", "NE_CREATE_VM=272"]);
+    expect(stderr).toContain("NE_CREATE_VM: got NE_ERR_NO_CPUS_AVAIL_IN_POOL, expected success");
+  });
+
   test("an image that the hypervisor refuses: EINVAL and no reason, as on hardware", async ({ skip }) => {
     needs(skip, PAGES);
     const { status, stderr } = await emulate([ENTRY, "run", broken]);
