@@ -88,8 +88,13 @@ async function answer(
   onError: (error: unknown) => void,
 ): Promise<void> {
   const aborter = new AbortController();
+  const abort = () => aborter.abort();
+  // Whether a client that ended its side left or still listens shows only when it is written to. So the app is told, as
+  // by Go's net/http, and what it answers all the same is sent.
+  incoming.socket.once("end", abort);
   outgoing.once("close", () => {
-    if (!outgoing.writableFinished) aborter.abort();
+    incoming.socket.off("end", abort);
+    if (!outgoing.writableFinished) abort();
   });
   const received = toRequest(incoming, aborter.signal);
   if (received === undefined) {
@@ -104,7 +109,7 @@ async function answer(
     await send(response, outgoing);
   } catch (error) {
     // What fails because the client left is no error of the app.
-    if (!aborter.signal.aborted) onError(error);
+    if (!outgoing.destroyed && error !== aborter.signal.reason) onError(error);
     if (outgoing.headersSent) outgoing.destroy();
     else refuse(outgoing, 500, "Internal Server Error");
   }
