@@ -62,6 +62,7 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
   #isReady = false;
   #channel: ControlChannel | undefined;
   #report: ExitReport | undefined;
+  #isGone = false;
 
   constructor(details: EnclaveDetails, parts: EnclaveParts) {
     this.id = details.id;
@@ -103,7 +104,8 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
 
   /** End it now, as a power cut. Resolves as `exited`. */
   terminate(): Promise<ExitReport> {
-    this.#report ??= { kind: "terminated" };
+    // What is gone already ended by itself, though its end may not be told yet.
+    if (!this.#isGone) this.#report ??= { kind: "terminated" };
     this.#parts.vm.close();
     return this.exited;
   }
@@ -163,6 +165,7 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
 
   /** The hypervisor says it is gone. */
   async #end(): Promise<ExitReport> {
+    this.#isGone = true;
     const { vm, emit, release } = this.#parts;
     await Promise.race([this.#channel?.closed, sleep(DRAIN_LIMIT_MS, undefined, { ref: false })]);
     const report = this.#report ?? { kind: "crash", console: vm.consoleTail?.() ?? "" };
@@ -173,7 +176,8 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
   }
 }
 
-function notReady(name: string, report: ExitReport): CloisterError {
+/** Why an enclave that ended so never got ready. */
+export function notReady(name: string, report: ExitReport): CloisterError {
   switch (report.kind) {
     case "app": {
       const message = `${name}: got exit status ${report.status} (${report.reason}), expected it to be ready`;

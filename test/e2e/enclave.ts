@@ -50,8 +50,12 @@ export interface Running extends AsyncDisposable {
   logs(): string[];
   /** Serial console so far, in production mode too. */
   console(): string;
+  /** Events and console, to be shown when a test fails. */
+  story(): string;
   /** The parent's own vsock. */
   readonly vsock: ParentVsock;
+  /** The root of its documents, DER. */
+  attestationRoot(): Promise<Uint8Array>;
   /** URL of the first published port. */
   readonly url: string;
 }
@@ -73,7 +77,8 @@ export async function start(
       return vm;
     },
   };
-  showOnFailure(() => `${events.map((event) => JSON.stringify(event)).join("\n")}\n--- console\n${tail()}`);
+  const story = () => `${events.map((event) => JSON.stringify(event)).join("\n")}\n--- console\n${tail()}`;
+  showOnFailure(story);
   try {
     const publish = options.publish ?? [{ port: 0, vsockPort: 8080 }];
     const onEvent = (event: EnclaveEvent) => events.push(event);
@@ -84,7 +89,9 @@ export async function start(
       logs: () =>
         events.flatMap((event) => (event.type === "log" && event.source !== "init" ? event.text : [])),
       console: () => tail(),
+      story,
       vsock: device.vsock,
+      attestationRoot: () => device.attestationRoot(),
       url: `http://127.0.0.1:${enclave.published[0]?.port}`,
       async [Symbol.asyncDispose]() {
         await enclave.terminate();
@@ -101,6 +108,6 @@ function showOnFailure(story: () => string): void {
   try {
     onTestFailed(() => console.error(story()));
   } catch {
-    // Called from a hook, where there is no test yet: a failing hook shows its own error.
+    // Called from a hook, where there is no test yet: its file shows the story of each test that fails.
   }
 }

@@ -189,8 +189,8 @@ describe.skipIf(!hasQemu())("a guest", () => {
     const after = await vm.run({ do: "stats" });
     expect(after.descriptors).toBe(before.descriptors);
     expect(readdirSync("/proc/self/fd").length).toBe(ours);
-    // A socket that stayed would be about 2 KiB of slab: 20 MiB for all.
-    expect(Number(after.slabKib) - Number(before.slabKib)).toBeLessThan(4096);
+    // A socket that stayed would be about 2 KiB of slab: 20 MiB for all. Caches of the kernel's own grow too.
+    expect(Number(after.slabKib) - Number(before.slabKib)).toBeLessThan(10 * 1024);
   });
 
   test("that reboots resets its connections and closes the device", async () => {

@@ -404,6 +404,19 @@ describe("the end", () => {
     else await expect(enclave.ready).rejects.toMatchObject({ code: "E_ENCLAVE_CRASHED" });
   });
 
+  test("a crash stays one when it is terminated before its end is told", async () => {
+    let guest: Guest | undefined;
+    const { enclave } = await start(async (started) => {
+      guest = started;
+      await beat(started);
+      control(started).say(READY);
+    });
+    await enclave.ready;
+    guest?.end();
+    await guest?.vm.hangup;
+    expect(await enclave.terminate()).toMatchObject({ kind: "crash" });
+  });
+
   test("an app that does not stop is terminated after the deadline", async () => {
     let guest: Guest | undefined;
     const { enclave } = await start(async (started) => {
