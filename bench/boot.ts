@@ -3,7 +3,7 @@
  * `node bench/boot.ts [--runs N]`. A table on stderr, one JSON value on stdout.
  */
 import { parseArgs } from "node:util";
-import type { Compression } from "cloister/packer";
+import type { Compression } from "../packer/index.ts";
 import { type Boot, bootOnce, median, table, withImage } from "./image.ts";
 
 const COMPRESSIONS: readonly Compression[] = [

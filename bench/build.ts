@@ -6,7 +6,7 @@ import { execFileSync } from "node:child_process";
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { BuildResult, Compression } from "cloister/packer";
+import type { BuildResult, Compression } from "../packer/index.ts";
 
 const ROOT = join(import.meta.dirname, "..");
 const WARM_RUNS = 5;
@@ -37,7 +37,7 @@ interface Build {
 
 /** The child: argv is a JSON object of BuildOptions. */
 const PROGRAM = `
-  const { build } = await import("cloister/packer");
+  const { build } = await import("../packer/index.ts");
   const result = await build(JSON.parse(process.argv[1]));
   const { user, system } = process.cpuUsage();
   console.log(JSON.stringify({ result, cpuMs: Math.round((user + system) / 1000) }));`;

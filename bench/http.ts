@@ -7,8 +7,8 @@ import { once } from "node:events";
 import { Agent, createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { parseArgs } from "node:util";
-import { createEmulatedDevice } from "cloister/emulator";
-import { launch } from "cloister/launcher";
+import { createEmulatedDevice } from "../emulator/index.ts";
+import { launch } from "../launcher/index.ts";
 import { HELLO, table, withImage } from "./image.ts";
 
 const CONNECTIONS = [1, 16, 64];

@@ -2,9 +2,9 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createEmulatedDevice } from "cloister/emulator";
-import { type EnclaveEvent, launch } from "cloister/launcher";
-import { type BuildResult, build, type CloisterConfig } from "cloister/packer";
+import { createEmulatedDevice } from "../emulator/index.ts";
+import { type EnclaveEvent, launch } from "../launcher/index.ts";
+import { type BuildResult, build, type CloisterConfig } from "../packer/index.ts";
 
 export const HELLO = join(import.meta.dirname, "../examples/hello");
 

@@ -1,8 +1,8 @@
 /** cloister/verify: documents per second, of which the curve alone takes, and the bundle's size. JSON on stdout. */
 import { readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
-import { policyFromBuild, type VerifyOptions, verifyAttestation } from "cloister/verify";
 import { build } from "esbuild";
+import { policyFromBuild, type VerifyOptions, verifyAttestation } from "../format/verify.ts";
 
 const SECONDS = 3;
 

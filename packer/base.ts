@@ -3,7 +3,6 @@
  * so it is made once a machine and cached.
  */
 import { createHash } from "node:crypto";
-import { build } from "esbuild";
 import { CMDLINE_X86_64 } from "../format/abi.ts";
 import { type CpioEntry, encodeCpio } from "../format/cpio.ts";
 import { SectionType } from "../format/eif.ts";
@@ -12,17 +11,9 @@ import { concat } from "../format/struct.ts";
 import type { Cache } from "./cache.ts";
 import type { Compression } from "./config.ts";
 import { stripElf } from "./elf.ts";
+import type { Program } from "./program.ts";
 import { makeRamdisk, type Ramdisk } from "./ramdisk.ts";
 import { NODE, nodeBinary, type Release, readVerified } from "./release.ts";
-
-/**
- * Our programs in the enclave, each bundled into one CommonJS file: `/init` has no extension, and Node would parse it
- * twice to find out that it is an ES module. `head` is what the kernel needs to start it.
- */
-const PROGRAMS = [
-  { source: "init/main.ts", target: "init", mode: 0o755, head: "#!/bin/node\n" },
-  { source: "init/housekeeping.ts", target: "lib/housekeeping.cjs", mode: 0o644, head: "" },
-] as const;
 
 /** Mount points, homes, and the folders of what follows. Modes as a Linux distribution has them. */
 const DIRECTORIES: Readonly<Record<string, number>> = {
@@ -70,37 +61,6 @@ export interface Base {
   readonly ramdisk: Ramdisk;
   /** Has seen kernel, cmdline and ramdisk 0. */
   readonly measurer: Measurer;
-}
-
-/** One of our programs as it lies in the ramdisk. */
-export interface Program {
-  readonly target: string;
-  readonly mode: number;
-  readonly data: Uint8Array;
-}
-
-/** Bundle our programs; the bytes do not depend on where the package is installed. */
-export async function bundlePrograms(release: Release): Promise<Program[]> {
-  const { outputFiles } = await build({
-    absWorkingDir: release.directory,
-    entryPoints: PROGRAMS.map(({ source, target }) => ({ in: source, out: target })),
-    outdir: release.directory,
-    bundle: true,
-    write: false,
-    format: "cjs",
-    platform: "node",
-    target: "esnext",
-    charset: "utf8",
-    minifySyntax: true,
-    // Comments would name the modules by their paths, which differ with where npm put our dependencies.
-    minifyWhitespace: true,
-    legalComments: "none",
-    logLevel: "silent",
-  });
-  return PROGRAMS.map(({ target, mode, head }, index) => {
-    const code = outputFiles[index]?.contents ?? new Uint8Array();
-    return { target, mode, data: concat([Buffer.from(head), code]) };
-  });
 }
 
 /**

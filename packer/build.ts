@@ -3,12 +3,13 @@ import { resolve } from "node:path";
 import { CloisterError } from "../format/errors.ts";
 import { encodeMetadata } from "../format/metadata.ts";
 import { encodeApp } from "./app.ts";
-import { bundlePrograms, makeBase, type Storage } from "./base.ts";
+import { makeBase, type Storage } from "./base.ts";
 import { type Bundle, bundleApp } from "./bundle.ts";
 import { Cache, defaultCacheDirectory } from "./cache.ts";
 import type { CloisterConfig } from "./config.ts";
 import { Image, type ImageMeasurements, type ImageSection } from "./image.ts";
 import { checkMemory } from "./memory.ts";
+import { loadPrograms } from "./program.ts";
 import { loadProject, type Project } from "./project.ts";
 import { makeRamdisk, type Ramdisk } from "./ramdisk.ts";
 import { type Release, readRelease } from "./release.ts";
@@ -55,7 +56,7 @@ export async function build(options: BuildOptions): Promise<BuildResult> {
   const clock = new Stopwatch();
   const report = options.onProgress ?? (() => {});
   const release = readRelease();
-  const [project, programs] = await Promise.all([loadProject(options), bundlePrograms(release)]);
+  const [project, programs] = await Promise.all([loadProject(options), loadPrograms(release)]);
   const storage: Storage = {
     compression: project.config.compression,
     cache: new Cache(options.cacheDirectory ?? defaultCacheDirectory(project.directory)),

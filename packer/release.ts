@@ -100,7 +100,8 @@ export function readVerified(path: string, sha256: string): Uint8Array {
   throw new CloisterError("E_INSTALL", `${path}: got SHA-256 ${found}, expected ${sha256}`);
 }
 
-function readJson(path: string): unknown {
+/** Throws E_INSTALL. */
+export function readJson(path: string): unknown {
   return JSON.parse(readOrExplain(path).toString("utf8"));
 }
 

@@ -2,7 +2,8 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { baseKey, bundlePrograms } from "../../packer/base.ts";
+import { baseKey } from "../../packer/base.ts";
+import { bundlePrograms } from "../../packer/program.ts";
 import { NODE, nodeBinary, readRelease, readVerified } from "../../packer/release.ts";
 import { failure, folder } from "./folder.ts";
 

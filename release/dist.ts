@@ -1,0 +1,25 @@
+/** Makes dist/, what is published instead of the sources: `npm run build`. */
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { bundlePrograms, PROGRAM_DIGESTS, PROGRAM_DIRECTORY } from "../packer/program.ts";
+import { readRelease } from "../packer/release.ts";
+
+const release = readRelease();
+process.chdir(release.directory);
+// What a renamed source left there would be published too.
+rmSync("dist", { recursive: true, force: true });
+const { status } = spawnSync("node_modules/.bin/tsc", ["-p", "tsconfig.build.json"], {
+  stdio: ["ignore", 2, 2],
+});
+if (status !== 0) process.exit(1);
+
+const digests: Record<string, string> = {};
+for (const { target, data } of await bundlePrograms(release)) {
+  const path = join(PROGRAM_DIRECTORY, target);
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, data);
+  digests[target] = createHash("sha256").update(data).digest("hex");
+}
+writeFileSync(join(PROGRAM_DIRECTORY, PROGRAM_DIGESTS), `${JSON.stringify(digests, null, 2)}\n`);
