@@ -11,21 +11,26 @@ import { type BuiltApp, buildApp, type Running, start } from "../e2e/enclave.ts"
 
 const APP = `
 import { spawn } from "node:child_process";
-import { text } from "node:stream/consumers";
+import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { networkInterfaces, hostname } from "node:os";
 import { isDebug, vsock } from "cloister/runtime";
 
-/** Zombies by /proc: state Z. */
-function zombies(): string[] {
-  return readdirSync("/proc").filter((pid) => {
+/** Processes but this one and the kernel's threads, which have no command line; a zombie has none either, but its state. */
+function others(): { zombies: string[]; alive: string[] } {
+  const found = { zombies: [] as string[], alive: [] as string[] };
+  for (const pid of readdirSync("/proc").filter((name) => /^\\d+$/.test(name) && name !== "1")) {
     try {
-      return /^\\d+$/.test(pid) && / Z /.test(readFileSync("/proc/" + pid + "/stat", "utf8"));
+      const isZombie = / Z /.test(readFileSync("/proc/" + pid + "/stat", "utf8"));
+      const command = readFileSync("/proc/" + pid + "/cmdline", "utf8");
+      if (isZombie) found.zombies.push(pid);
+      else if (command !== "") found.alive.push(command);
     } catch {
-      return false;
+      // It ended meanwhile.
     }
-  });
+  }
+  return found;
 }
 
 /** A child whose own child outlives it and ends later; resolves with the child's status. */
@@ -45,10 +50,9 @@ const routes: Record<string, (url: URL) => unknown> = {
   "/orphans": async () => {
     const statuses = await Promise.all([3, 0, 7].map(orphan));
     const deadline = Date.now() + 60_000;
-    const alone = () => readdirSync("/proc").filter((name) => /^\\d+$/.test(name))
-      .every((pid) => pid === "1" || readFileSync("/proc/" + pid + "/cmdline", "utf8") === "");
-    while ((zombies().length > 0 || !alone()) && Date.now() < deadline) await new Promise((next) => setTimeout(next, 20));
-    return { statuses, zombies: zombies() };
+    const isBusy = ({ zombies, alive }: ReturnType<typeof others>) => zombies.length + alive.length > 0;
+    while (isBusy(others()) && Date.now() < deadline) await new Promise((next) => setTimeout(next, 20));
+    return { statuses, ...others() };
   },
   "/place": () => ({
     debug: isDebug(), hostname: hostname(), argv: process.argv, env: process.env,
@@ -138,7 +142,7 @@ test("in debug mode the console shows the app's output", async () => {
 });
 
 test("orphans are reaped, and the app's own children keep their statuses", async () => {
-  expect(await get("/orphans")).toEqual({ statuses: [3, 0, 7], zombies: [] });
+  expect(await get("/orphans")).toEqual({ statuses: [3, 0, 7], zombies: [], alive: [] });
 });
 
 test("the app finds its own place: addresses, name, environment, empty stdin", async () => {
