@@ -3,6 +3,7 @@
  * found and what was expected, the catalogue adds the cause and what to do.
  */
 import { denials } from "./denials.ts";
+import { exchanges } from "./exchanges.ts";
 import { refusals } from "./refusals.ts";
 import { verdicts } from "./verdicts.ts";
 
@@ -177,6 +178,11 @@ const catalogue = {
     cause: "The enclave image cannot be read.",
     fix: "Check the path and its permissions.",
   },
+  E_SOCKET_UNUSABLE: {
+    cause:
+      "A Unix socket cannot be made at that path: something is there already, or the folder is not writable.",
+    fix: "Name a free path of at most 107 bytes in a folder of yours; remove what a killed process left there.",
+  },
   E_PORT_TAKEN: {
     cause: "Another program listens on the TCP port that the enclave was to be published on.",
     fix: "Publish another port, or 0 for any free one.",
@@ -201,11 +207,36 @@ const catalogue = {
     cause: "The enclave ended without saying why: its kernel or its init failed, or memory ran out.",
     fix: "Run it with --debug and read the console; give it more memory with --memory.",
   },
+  E_RUN_DIRECTORY: {
+    cause: "The directory in which running enclaves are told of cannot be used.",
+    fix: "Name a directory of yours in CLOISTER_RUN_DIR.",
+  },
+  E_ENCLAVE_NAME: {
+    cause: "An enclave's name is a directory's too, so not every character may be in it.",
+    fix: "Choose another one with --name.",
+  },
+  E_NAME_TAKEN: {
+    cause: "An enclave of that name is running; names are unique.",
+    fix: "Choose another one with --name, or end that one: `cloister stop NAME`.",
+  },
+  E_NO_ENCLAVE: {
+    cause: "No enclave of that name or id is known to this user.",
+    fix: "`cloister ps -a` lists them; CLOISTER_RUN_DIR must be the one that they were started with.",
+  },
+  E_SUPERVISOR_DIED: {
+    cause: "The process that held the enclave ended without a word, killed perhaps, and the enclave with it.",
+    fix: "Start it again; `journalctl -k | grep -i oom` shows whether memory ran out.",
+  },
+  E_NOT_DEBUG: {
+    cause: "Only enclaves in debug mode have a console.",
+    fix: "Start it with --debug, or read the app's own output: `cloister logs NAME`.",
+  },
   E_APP_ENDED: {
     cause: "The app ended before it was ready.",
     fix: "Correct what its last words below say.",
   },
   ...denials,
+  ...exchanges,
   ...refusals,
   ...verdicts,
   E_CONFIG: {

@@ -19,6 +19,7 @@ import { openParentPort } from "./port.ts";
 import { type Publish, type Publisher, publishPort } from "./publish.ts";
 import { explainRefusal } from "./refusal.ts";
 import { chooseCpus, chooseMemory } from "./size.ts";
+import { serveVsockSocket } from "./socket.ts";
 
 export interface LaunchOptions {
   readonly device: NitroDevice;
@@ -33,6 +34,8 @@ export interface LaunchOptions {
   /** The console can be read, PCRs are attested as zero. Default false. */
   readonly debug?: boolean;
   readonly publish?: readonly Publish[];
+  /** Path of a Unix socket through which other processes reach the enclave's vsock ports (see socket.ts). */
+  readonly vsockSocket?: string;
   /** Ends the launch, or the enclave once it runs. */
   readonly signal?: AbortSignal;
   readonly onEvent?: (event: EnclaveEvent) => void;
@@ -77,6 +80,12 @@ async function start(launch: Launch): Promise<Enclave> {
   const { image, options, stack, elapsedMs } = launch;
   const { device, signal, debug = false } = options;
   const publishers = await publish(launch);
+  const running = Promise.withResolvers<Enclave>();
+  if (options.vsockSocket !== undefined) {
+    const connect = async (port: number) => (await running.promise).connect(port);
+    const server = await serveVsockSocket(options.vsockSocket, connect);
+    stack.defer(() => server.close());
+  }
   const slot = await prepare(launch);
   const control = stack.use(openParentPort(device.vsock, PORT_CONTROL));
   await control.ready;
@@ -102,6 +111,7 @@ async function start(launch: Launch): Promise<Enclave> {
       release: () => resources.disposeAsync(),
     },
   );
+  running.resolve(enclave);
   const terminate = () => void enclave.terminate();
   signal?.addEventListener("abort", terminate, { once: true });
   void enclave.exited.then(() => signal?.removeEventListener("abort", terminate));

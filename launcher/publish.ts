@@ -75,7 +75,7 @@ function takenFix(port: number): string {
   return `Publish another port, or 0 for any free one; \`ss -ltnp 'sport = :${port}'\` shows who has it.`;
 }
 
-/** Bytes both ways with backpressure; an end is passed on as an end, a broken connection as a reset. */
+/** Relay once the enclave answers. */
 async function relayTo(socket: Socket, connection: Promise<VsockStream>): Promise<void> {
   let stream: VsockStream;
   try {
@@ -85,6 +85,11 @@ async function relayTo(socket: Socket, connection: Promise<VsockStream>): Promis
     reset(socket);
     return;
   }
+  relay(socket, stream);
+}
+
+/** Bytes both ways with backpressure; an end is passed on as an end, a broken connection as a reset. */
+export function relay(socket: Socket, stream: VsockStream): void {
   // What broke is told by "close". A side that ended well may still have bytes to deliver to the other.
   stream.on("error", () => {});
   stream.once("close", () => {
