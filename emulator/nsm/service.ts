@@ -31,7 +31,9 @@ async function converse(stream: VsockStream, module: Pick<NsmModule, "answer">):
   // The loop hears of errors too, as long as it runs.
   stream.on("error", () => {});
   try {
-    for await (const chunk of stream as AsyncIterable<Uint8Array>) {
+    // A guest that has ended its own writing still gets its answers.
+    const chunks: AsyncIterable<Uint8Array> = stream.iterator({ destroyOnReturn: false });
+    for await (const chunk of chunks) {
       for (const request of decoder.push(chunk))
         await write(stream, encodeFrame(await module.answer(request)));
     }
