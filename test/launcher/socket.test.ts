@@ -77,7 +77,8 @@ test.each([
   socket.write(line);
   const answer: string[] = [];
   socket.on("data", (chunk) => answer.push(String(chunk)));
-  await once(socket, "close");
+  await once(socket, "end");
+  socket.destroy();
   expect(answer).toEqual([]);
 });
 
