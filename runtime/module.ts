@@ -79,16 +79,21 @@ export class EmulatedModule implements NsmModule {
       return Promise.reject(error);
     }
     return this.#queue.run(async () => {
-      this.#socket ??= await this.#connect();
-      const socket = this.#socket;
+      const socket = this.#socket?.destroyed === false ? this.#socket : await this.#open();
+      this.#socket = socket;
       try {
         return await ask(socket, request);
       } catch (error) {
-        this.#socket = undefined;
         socket.destroy();
         throw error;
       }
     });
+  }
+
+  async #open(): Promise<VsockSocket> {
+    const socket = await this.#connect();
+    // While no request waits, a lost connection is nobody's error.
+    return socket.on("error", () => {}).on("end", () => socket.destroy());
   }
 }
 
