@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
+import { fetchAttestation } from "../client/endpoint.ts";
 import { decodePem } from "../format/certificate.ts";
 import { CloisterError, ERRORS, mismatch } from "../format/errors.ts";
 import { toHex } from "../format/struct.ts";
@@ -17,7 +18,7 @@ import {
 } from "../format/verify.ts";
 import { command, type Io, type Options, oneOperand, type Values } from "./command.ts";
 import { describeFile } from "./describe.ts";
-import { endpointOf, fetchAttestation } from "./endpoint.ts";
+import { endpointOf } from "./endpoint.ts";
 import { parseInteger } from "./operand.ts";
 import { reportError } from "./report.ts";
 
@@ -113,7 +114,7 @@ async function question(
     ...(values.at === undefined ? {} : { now: parseTime(values.at) }),
   };
   const bytes = remote
-    ? await fetchAttestation(endpointOf(operand), nonce, io.signal)
+    ? await fetchAttestation(endpointOf(operand), nonce, { signal: io.signal })
     : await readSmall(operand);
   return { bytes, options: { ...common, ...freshness } };
 }

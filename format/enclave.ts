@@ -12,6 +12,10 @@ export interface EnclaveJson {
   /** vsock ports of the app; the first is where a default-exported `{ fetch }` is served. */
   readonly ports: readonly number[];
   readonly env: Readonly<Record<string, string>>;
+  /** Serve attestation documents, and requests encrypted to the enclave, below /.well-known/. */
+  readonly attestation: boolean;
+  /** Serve `{ fetch }` with TLS, by a key that is made at start. */
+  readonly tls: boolean;
 }
 
 /** Where the app lies in the enclave, and its measured configuration. */
@@ -31,6 +35,8 @@ export function encodeEnclaveJson(config: EnclaveJson): Uint8Array {
     entry: config.entry,
     ports: config.ports,
     env: Object.fromEntries(Object.entries(config.env).sort(([a], [b]) => (a < b ? -1 : 1))),
+    attestation: config.attestation,
+    tls: config.tls,
   };
   const bytes = new TextEncoder().encode(`${JSON.stringify(ordered, null, 2)}\n`);
   decodeEnclaveJson(bytes);
@@ -40,7 +46,7 @@ export function encodeEnclaveJson(config: EnclaveJson): Uint8Array {
 /** Throws E_ENCLAVE_JSON with the path of the wrong value: `enclave.json: ports[1]: got 0, expected 1..4294967294`. */
 export function decodeEnclaveJson(bytes: Uint8Array): EnclaveJson {
   const root = JsonNode.parse("E_ENCLAVE_JSON", "enclave.json", bytes);
-  root.only(["version", "name", "entry", "ports", "env"]);
+  root.only(["version", "name", "entry", "ports", "env", "attestation", "tls"]);
   root.get("version").integer(1, 1);
   return {
     version: 1,
@@ -48,6 +54,8 @@ export function decodeEnclaveJson(bytes: Uint8Array): EnclaveJson {
     entry: readEntry(root.get("entry")),
     ports: readPorts(root.get("ports")),
     env: readEnv(root.get("env")),
+    attestation: root.get("attestation").boolean(),
+    tls: root.get("tls").boolean(),
   };
 }
 

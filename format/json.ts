@@ -66,6 +66,11 @@ export class JsonNode {
     throw this.wrong("a string");
   }
 
+  boolean(): boolean {
+    if (typeof this.#value === "boolean") return this.#value;
+    throw this.wrong("true or false");
+  }
+
   /** One of these strings. */
   choice<const C extends string>(choices: readonly C[]): C {
     const found = choices.find((choice) => choice === this.#value);

@@ -6,7 +6,7 @@ import { AWS_ROOT_G1 } from "./roots.ts";
 export type VerifyOptions = Accepted & Freshness & Checks;
 
 /** What may run in the enclave. */
-type Accepted =
+export type Accepted =
   /** One release, by its registers. */
   { readonly pcrs: PcrSet; readonly policy?: never } | { readonly policy: Policy; readonly pcrs?: never };
 

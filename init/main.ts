@@ -8,10 +8,13 @@ import { SystemError } from "../linux/ffi.ts";
 import { configureIpv4, configureIpv6Loopback, setHostName } from "../linux/network.ts";
 import { reapOrphans } from "../linux/reaper.ts";
 import { restartMachine } from "../linux/reboot.ts";
+import { attestedApp } from "../runtime/attested.ts";
+import { createTlsIdentity } from "../runtime/identity.ts";
 import { mirrorServers } from "../runtime/listen.ts";
+import { attestBinding } from "../runtime/nsm.ts";
 import { enterEnclave } from "../runtime/place.ts";
 import { Readiness } from "../runtime/ready.ts";
-import { isFetchApp, type Served, serveFetch } from "../runtime/serve.ts";
+import { type FetchApp, isFetchApp, type Served, serveFetch } from "../runtime/serve.ts";
 import { importApp, prepareProcess, provideRuntime, readConfiguration } from "./app.ts";
 import { openConsole, writeConsole } from "./console.ts";
 import { failLoad, watchEnding } from "./ending.ts";
@@ -91,16 +94,28 @@ async function run(configuration: EnclaveJson, housekeeper: Housekeeper): Promis
       const [port] = ports;
       if (port === undefined)
         throw new Error('The app exports fetch, and "ports" is empty: no port to serve it on');
-      served = serveFetch(app, {
-        port,
-        onError: (error) => process.stderr.write(`${inspect(error)}\n`),
-      });
+      served = await serveApp(app, port, configuration);
       readiness.listening(port);
+    } else if (configuration.tls) {
+      throw new Error('"tls" is true, and the app exports no fetch: nothing to serve with TLS');
     }
   } catch (error) {
     failLoad(ending, error);
   }
   readiness.evaluated();
+}
+
+/** With TLS and with the runtime's own answers, as configured. */
+async function serveApp(
+  app: FetchApp,
+  port: number,
+  { name, tls, attestation }: EnclaveJson,
+): Promise<Served> {
+  const onError = (error: unknown) => process.stderr.write(`${inspect(error)}\n`);
+  const identity = tls ? await createTlsIdentity(name) : undefined;
+  const tlsKey = identity?.spkiHash ?? null;
+  const served = attestation ? attestedApp(app, { attest: attestBinding, tlsKey, onError }) : app;
+  return serveFetch(served, { port, onError, tls: identity });
 }
 
 function finish(housekeeper: Housekeeper, status: number, reason: ExitReason): never {

@@ -12,8 +12,9 @@ const ROOT = APP_DIRECTORY.slice(1);
  * of the app does not change them.
  */
 export function encodeApp(project: Project, bundle: Bundle): Uint8Array[] {
-  const { ports, env } = project.config;
-  const enclave = encodeEnclaveJson({ version: 1, name: project.name, entry: bundle.entry, ports, env });
+  const { ports, env, attestation, tls } = project.config;
+  const { entry } = bundle;
+  const enclave = encodeEnclaveJson({ version: 1, name: project.name, entry, ports, env, attestation, tls });
   const app = [
     ...bundle.files,
     { path: ENCLAVE_JSON.slice(APP_DIRECTORY.length + 1), data: enclave, executable: false },

@@ -25,6 +25,16 @@ export interface CloisterConfig {
   readonly ports?: readonly number[];
   /** Environment of the app. Measured, and readable by whoever has the EIF: no secrets. */
   readonly env?: Readonly<Record<string, string>>;
+  /**
+   * Serve attestation documents at /.well-known/attestation, and encrypted requests, for a default-exported `{ fetch }`.
+   * Default: true.
+   */
+  readonly attestation?: boolean;
+  /**
+   * Serve the default-exported `{ fetch }` with TLS, by a key that is made in the enclave at start and bound into its
+   * attestation documents. Default: false.
+   */
+  readonly tls?: boolean;
   /** Default: zstd, level 9. */
   readonly compression?: { readonly algorithm?: Compression["algorithm"]; readonly level?: number };
 }
@@ -37,6 +47,8 @@ export interface Config {
   readonly cpus: number;
   readonly ports: readonly number[];
   readonly env: Readonly<Record<string, string>>;
+  readonly attestation: boolean;
+  readonly tls: boolean;
   readonly compression: Compression;
 }
 
@@ -60,6 +72,8 @@ const FIELDS: readonly (keyof CloisterConfig)[] = [
   "cpus",
   "ports",
   "env",
+  "attestation",
+  "tls",
   "compression",
 ];
 
@@ -77,6 +91,7 @@ export function parseConfig(value: unknown, file: string): Config {
     cpus: check.integer(config.cpus ?? 2, "cpus", 1, CPUS_MAX),
     ports: parsePorts(check, config.ports ?? [8080]),
     env: parseEnv(check, config.env ?? {}),
+    ...parseAttestation(check, config.attestation ?? true, config.tls ?? false),
     compression: parseCompression(check, config.compression ?? {}),
   };
 }
@@ -125,6 +140,14 @@ function parseEnv(check: Check, value: unknown): Readonly<Record<string, string>
     }
   }
   return Object.fromEntries(entries) as Record<string, string>;
+}
+
+function parseAttestation(check: Check, attestation: unknown, tls: unknown) {
+  if (typeof attestation !== "boolean") throw check.failure("attestation", attestation, "true or false");
+  if (typeof tls !== "boolean") throw check.failure("tls", tls, "true or false");
+  // Nothing would say whose key it is.
+  if (tls && !attestation) throw check.failure("tls", tls, 'false, with "attestation" turned off');
+  return { attestation, tls };
 }
 
 function parseCompression(check: Check, value: unknown): Compression {

@@ -14,8 +14,15 @@ export function answerBytes(type: string, body: Uint8Array): Response {
   return new Response(new Uint8Array(body), { headers: { ...HEADERS, "content-type": type } });
 }
 
-export function answerText(status: number, text: string, headers: Readonly<Record<string, string>> = {}): Response {
-  return new Response(`${text}\n`, { status, headers: { ...HEADERS, "content-type": "text/plain", ...headers } });
+export function answerText(
+  status: number,
+  text: string,
+  headers: Readonly<Record<string, string>> = {},
+): Response {
+  return new Response(`${text}\n`, {
+    status,
+    headers: { ...HEADERS, "content-type": "text/plain", ...headers },
+  });
 }
 
 /** RFC 9457 §3. */

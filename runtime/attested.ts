@@ -16,7 +16,9 @@ export function attestedApp(app: FetchApp, options: AttestedOptions): FetchApp {
   const keys = new MessageKeys();
   const documents = new DocumentEndpoint({ ...options, keys });
   const inner = (request: Request) =>
-    isOwn(new URL(request.url).pathname) ? answerText(404, "not within an encrypted request") : app.fetch(request);
+    isOwn(new URL(request.url).pathname)
+      ? answerText(404, "not within an encrypted request")
+      : app.fetch(request);
   const messages = new MessageEndpoint({ fetch: inner, keys, onError: options.onError });
 
   const fetch = (request: Request) => {

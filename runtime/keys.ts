@@ -41,16 +41,17 @@ export class MessageKeys {
 
   /** The key for the next document. */
   async current(): Promise<MessageKey> {
-    const newest = await this.#newest;
-    const isGood =
-      newest !== undefined &&
-      this.#now() - newest.born < HANDED_OUT_MS &&
-      newest.seen.size < this.#requestsMax &&
-      this.#held.get(newest.key.id) === newest;
-    if (isGood) return newest.key;
+    const pending = this.#newest;
+    const newest = await pending;
+    if (newest !== undefined && this.#isGood(newest)) return newest.key;
     // Whoever waited for the same key makes only one new one.
-    if ((await this.#newest) === newest) this.#newest = this.#create();
+    if (this.#newest === pending) this.#newest = this.#create();
     return this.current();
+  }
+
+  #isGood(held: Held): boolean {
+    const isKnown = this.#held.get(held.key.id) === held;
+    return isKnown && this.#now() - held.born < HANDED_OUT_MS && held.seen.size < this.#requestsMax;
   }
 
   async #create(): Promise<Held> {

@@ -1,5 +1,6 @@
 /** The Nitro Secure Module for apps: attestation documents, registers, random bytes. Source: aws-nitro-enclaves-nsm-api. */
 import { PORTABLE_MAX, PUBLIC_KEY_MAX } from "../format/attestation.ts";
+import { isBinding } from "../format/binding.ts";
 import { CloisterError, mismatch } from "../format/failure.ts";
 import {
   decodeNsmResponse,
@@ -61,6 +62,16 @@ export class NsmError extends CloisterError {
  * NsmError, or E_NO_NSM.
  */
 export async function attest(options: AttestOptions = {}): Promise<Uint8Array> {
+  const { userData } = options;
+  // An app that passes on its caller's bytes must not vouch for its caller's keys.
+  if (userData instanceof Uint8Array && isBinding(userData)) {
+    throw new RangeError('attest: userData: got bytes that begin with "cloister", expected others');
+  }
+  return attestBinding(options);
+}
+
+/** The same for the runtime itself, which alone may put a binding into `userData`. */
+export async function attestBinding(options: AttestOptions): Promise<Uint8Array> {
   const module = moduleFor("attest");
   const { document } = await ask(module, "attest", {
     type: "Attestation",

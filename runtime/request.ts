@@ -1,8 +1,9 @@
 /** An HTTP request as a fetch `Request`, and a fetch `Response` as the answer to one. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { TLSSocket } from "node:tls";
 
 /** RFC 9110 §7.2: host and port, and nothing that would move the rest of the URL. */
-const HOST = /^[A-Za-z0-9.\-_~%:[\]]+$/;
+export const HOST = /^[A-Za-z0-9.\-_~%:[\]]+$/;
 
 export interface Received {
   readonly request: Request;
@@ -10,12 +11,16 @@ export interface Received {
   readonly discard: () => void;
 }
 
-/** undefined: a request that has no `Request`: a hostile Host or target, or a method that fetch forbids (TRACE). */
+/**
+ * The URL says https if the connection ended TLS here, and http if not, whatever the request says of itself: an app may
+ * go by it. undefined: a request that has no `Request`: a hostile Host or target, or a method that fetch forbids (TRACE).
+ */
 export function toRequest(incoming: IncomingMessage, signal: AbortSignal): Received | undefined {
   const { method = "GET", url = "/", headers, rawHeaders } = incoming;
   const host = headers.host || "localhost";
   if (!HOST.test(host)) return undefined;
-  const target = url.startsWith("/") ? `http://${host}${url}` : url;
+  const scheme = (incoming.socket as Partial<TLSSocket>).encrypted === true ? "https" : "http";
+  const target = url.startsWith("/") ? `${scheme}://${host}${url}` : url.replace(/^https?(?=:\/\/)/i, scheme);
   const pairs: [string, string][] = [];
   for (let i = 0; i < rawHeaders.length; i += 2) pairs.push([rawHeaders[i] ?? "", rawHeaders[i + 1] ?? ""]);
   const init = { method, headers: pairs, signal };

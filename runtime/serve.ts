@@ -1,5 +1,5 @@
 /** A default-exported `{ fetch }` as an HTTP/1.1 server on a vsock port. */
-import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { IncomingMessage, RequestListener, Server, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { listenVsock } from "../linux/vsock.ts";
 import { acceptInto } from "./listen.ts";
@@ -21,6 +21,8 @@ export interface ServeOptions {
   readonly port: number;
   /** Errors of the app: its log, never its clients, sees them. */
   readonly onError: (error: unknown) => void;
+  /** Serve with TLS 1.3; PEM. Left out: without. */
+  readonly tls?: { readonly key: string; readonly cert: string } | undefined;
   readonly listen?: typeof listenVsock;
 }
 
@@ -31,8 +33,8 @@ export interface Served {
 
 /** Serve the app. Throws EADDRINUSE. */
 export function serveFetch(app: FetchApp, options: ServeOptions): Served {
-  const { port, onError, listen = listenVsock } = options;
-  const server = createFetchServer(app, onError);
+  const { port, onError, tls, listen = listenVsock } = options;
+  const server = createFetchServer(app, onError, tls);
   // Loads undici, which takes as long: ready means that the first request is as fast as the next.
   void globalThis.Request;
   const listener = listen({ port, onError }, (socket) => acceptInto(server, socket));
@@ -55,12 +57,22 @@ export function serveFetch(app: FetchApp, options: ServeOptions): Served {
   };
 }
 
+/** Both sides are ours: nothing older, and no renegotiation. */
+const TLS = { minVersion: "TLSv1.3", ALPNProtocols: ["http/1.1"] } as const;
+
 /** An HTTP server, not listening, that answers with the app. */
-export function createFetchServer(app: FetchApp, onError: (error: unknown) => void): Server {
+export function createFetchServer(
+  app: FetchApp,
+  onError: (error: unknown) => void,
+  tls?: ServeOptions["tls"],
+): Server {
   // Here, because a program with a server of its own need not wait for it; and not with import(), which evaluates the
   // lazy exports too and loads undici for its WebSocket: 50 ms on hardware, a second under emulation.
-  const { createServer } = process.getBuiltinModule("node:http");
-  const server = createServer((incoming, outgoing) => void answer(app, incoming, outgoing, onError));
+  const listener: RequestListener = (incoming, outgoing) => void answer(app, incoming, outgoing, onError);
+  const server =
+    tls === undefined
+      ? process.getBuiltinModule("node:http").createServer(listener)
+      : process.getBuiltinModule("node:https").createServer({ ...tls, ...TLS }, listener);
   // A client that ended its request's stream still wants the answer. Missing from the types; Node's is false.
   (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
   if (app.upgrade) server.on("upgrade", upgradeWith(app.upgrade.bind(app), onError));

@@ -8,8 +8,9 @@ import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { Io } from "../../cli/command.ts";
-import { endpointOf, fetchAttestation } from "../../cli/endpoint.ts";
+import { endpointOf } from "../../cli/endpoint.ts";
 import { main } from "../../cli/main.ts";
+import { fetchAttestation } from "../../client/endpoint.ts";
 import { ATTESTATION_CONTENT_TYPE, DOCUMENT_MAX } from "../../format/attestation.ts";
 import { describeEif } from "../../format/describe.ts";
 import { bytesReader } from "../../format/reader.ts";
@@ -291,7 +292,7 @@ describe("a URL", () => {
   ])("that answers %s is given up", async (_, listener) => {
     const endpoint = endpointOf(await serve(listener));
     const never = new AbortController().signal;
-    expect(await rejection(fetchAttestation(endpoint, NONCE, never, 300))).toBe(
+    expect(await rejection(fetchAttestation(endpoint, NONCE, { signal: never, deadline: 300 }))).toBe(
       `E_ATTESTATION_FETCH: ${endpoint.href}: got no whole answer, expected one within 0.3 s`,
     );
   });
@@ -299,7 +300,7 @@ describe("a URL", () => {
   test("may be given up by the user", async () => {
     const endpoint = endpointOf(await serve(() => {}));
     const user = new AbortController();
-    const asking = rejection(fetchAttestation(endpoint, NONCE, user.signal));
+    const asking = rejection(fetchAttestation(endpoint, NONCE, { signal: user.signal }));
     user.abort();
     expect(await asking).toMatch(/got "This operation was aborted", expected an answer$/);
   });

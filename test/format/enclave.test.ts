@@ -9,6 +9,8 @@ const config: EnclaveJson = {
   entry: "dist/app.js",
   ports: [8080, 3000],
   env: { ZONE: "a=b", A: "", ünï: "日本" },
+  attestation: true,
+  tls: false,
 };
 
 test("reads back what was written", () => {
@@ -20,7 +22,8 @@ test("the same configuration is the same bytes", () => {
   const shuffled = { env: Object.fromEntries(Object.entries(env).reverse()), ...rest };
   expect(encodeEnclaveJson(shuffled)).toEqual(encodeEnclaveJson(config));
   expect(new TextDecoder().decode(encodeEnclaveJson({ ...config, env: {}, ports: [1] }))).toBe(
-    '{\n  "version": 1,\n  "name": "hello",\n  "entry": "dist/app.js",\n  "ports": [\n    1\n  ],\n  "env": {}\n}\n',
+    '{\n  "version": 1,\n  "name": "hello",\n  "entry": "dist/app.js",\n  "ports": [\n    1\n  ],\n  "env": {},\n' +
+      '  "attestation": true,\n  "tls": false\n}\n',
   );
 });
 
@@ -54,6 +57,8 @@ describe("names the path of what is wrong", () => {
     [{ ports: [1.5] }, `ports[0]: got 1.5, expected ${ports}`],
     [{ ports: [1, 2, 1] }, "ports[2]: got 1, expected each port once"],
     [{ ports: {} }, "ports: got an object, expected an array"],
+    [{ tls: undefined }, "tls: got nothing, expected true or false"],
+    [{ attestation: 1 }, "attestation: got 1, expected true or false"],
     [{ env: [] }, "env: got an array of 0, expected an object"],
     [{ env: { A: 1 } }, "env.A: got 1, expected a string"],
     [{ env: { "A=B": "x" } }, 'env.A=B: got "x", expected a variable name without = and NUL'],

@@ -10,6 +10,8 @@ const DEFAULTS = {
   cpus: 2,
   ports: [8080],
   env: {},
+  attestation: true,
+  tls: false,
   compression: { algorithm: "zstd", level: 9 },
 };
 
@@ -30,6 +32,8 @@ describe("a configuration", () => {
     [{ compression: { algorithm: "gzip" } }, { compression: { algorithm: "gzip", level: 9 } }],
     [{ compression: { algorithm: "gzip", level: 1 } }, { compression: { algorithm: "gzip", level: 1 } }],
     [{ compression: { level: 22 } }, { compression: { algorithm: "zstd", level: 22 } }],
+    [{ attestation: false }, { attestation: false }],
+    [{ tls: true }, { tls: true }],
     [{ name: undefined }, {}],
   ])("%j is valid", (config, parsed) => {
     expect(parseConfig(config, "c")).toEqual({ ...DEFAULTS, ...parsed });
@@ -41,7 +45,10 @@ describe("a configuration", () => {
     [[], "the default export: got [], expected an object"],
     [null, "the default export: got null, expected an object"],
     [() => 1, "the default export: got a function, expected an object"],
-    [{ memroy: 1 }, 'got "memroy", expected only name, entry, memory, cpus, ports, env, compression'],
+    [
+      { memroy: 1 },
+      'got "memroy", expected only name, entry, memory, cpus, ports, env, attestation, tls, compression',
+    ],
     [{ name: "a/b" }, 'name: got "a/b", expected 1 to 64 letters'],
     [{ name: "x".repeat(65) }, "name: got "],
     [{ name: 7 }, "name: got 7, expected"],
@@ -54,6 +61,9 @@ describe("a configuration", () => {
     [{ memory: 512n }, "memory: got 512n, expected"],
     [{ cpus: 0 }, "cpus: got 0, expected an integer from 1 to 512"],
     [{ cpus: 1.5 }, "cpus: got 1.5, expected"],
+    [{ tls: 1 }, "tls: got 1, expected true or false"],
+    [{ attestation: "no" }, 'attestation: got "no", expected true or false'],
+    [{ tls: true, attestation: false }, 'tls: got true, expected false, with "attestation" turned off'],
     [{ ports: 8080 }, "ports: got 8080, expected an array of vsock ports"],
     [{ ports: [1, "x"] }, 'ports[1]: got "x", expected an integer from 1 to 4294967294'],
     [{ ports: [0] }, "ports[0]: got 0, expected"],
