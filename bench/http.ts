@@ -97,7 +97,8 @@ async function main(seconds: number): Promise<void> {
     const publish = [{ port: 0, vsockPort: 8080 }];
     await using enclave = await launch(eifPath, { device, memoryMiB: 512, publish });
     await enclave.ready;
-    return measure(`http://127.0.0.1:${enclave.published[0]?.port}/`, seconds);
+    // Awaited here: the enclave ends with this scope.
+    return await measure(`http://127.0.0.1:${enclave.published[0]?.port}/`, seconds);
   });
   console.error(
     table([
