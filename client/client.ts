@@ -119,7 +119,7 @@ class Session {
     this.#fetch = fetch ?? ((url, init) => globalThis.fetch(url, init));
   }
 
-  async attest(signal?: AbortSignal): Promise<Attested> {
+  attest(signal?: AbortSignal): Promise<Attested> {
     const attested = this.#attest(signal);
     this.#attested = attested;
     this.#until = performance.now() + (this.#options.attestFor ?? ATTEST_FOR_MS);

@@ -107,6 +107,8 @@ describe("building examples/hello", () => {
       entry: "main.mjs",
       ports: [8080],
       env: {},
+      attestation: true,
+      tls: false,
     });
     const two = await build({
       directory: join(ROOT, "examples/node-server"),
