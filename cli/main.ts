@@ -22,6 +22,16 @@ export const VERBS: readonly Verb[] = [
     async () => (await import("./describe.ts")).describe,
   ),
   verb(
+    "inspect",
+    "List what an EIF holds, file by file, or print one of them",
+    async () => (await import("./inspect.ts")).inspect,
+  ),
+  verb(
+    "diff",
+    "Tell what differs between two EIFs, and which PCRs that changes",
+    async () => (await import("./diff.ts")).diff,
+  ),
+  verb(
     "attest",
     "Verify what runs in an enclave, by its URL or a saved attestation document",
     async () => (await import("./attest.ts")).attest,
@@ -30,6 +40,11 @@ export const VERBS: readonly Verb[] = [
     "emulate",
     "Run any command on a machine with an emulated /dev/nitro_enclaves and AF_VSOCK",
     async () => (await import("./emulate.ts")).emulate,
+  ),
+  verb(
+    "node",
+    "Run Node as in the enclave: the pinned one, for tests and scripts",
+    async () => (await import("./node.ts")).node,
   ),
 ];
 

@@ -16,15 +16,18 @@ export interface CpioReadRecord extends CpioRecord {
  */
 export function* decodeCpio(bytes: Uint8Array): Generator<CpioReadRecord> {
   let offset = skipZeros(bytes, 0);
-  while (offset < bytes.length) {
+  while (offset < bytes.length) offset = skipZeros(bytes, yield* decodeArchive(bytes, offset));
+}
+
+/** The records of the one archive that begins at `start`; returns where it ends. Throws as `decodeCpio`. */
+export function* decodeArchive(bytes: Uint8Array, start: number): Generator<CpioReadRecord, number> {
+  for (let offset = start; ; ) {
     const { record, end } = decodeRecord(bytes, offset);
-    if (record.path !== CPIO_TRAILER) {
-      yield record;
-      offset = end;
-      if (offset >= bytes.length)
-        throw mismatch("E_CPIO", at(offset), "the end", `a record or ${CPIO_TRAILER}`);
-    } else {
-      offset = skipZeros(bytes, end);
+    if (record.path === CPIO_TRAILER) return end;
+    yield record;
+    offset = end;
+    if (offset >= bytes.length) {
+      throw mismatch("E_CPIO", at(offset), "the end", `a record or ${CPIO_TRAILER}`);
     }
   }
 }

@@ -272,6 +272,10 @@ const catalogue = {
     cause: "A file that cloister needs is absent or is not the one it was released with.",
     fix: "Install again: `rm -rf node_modules && npm ci`.",
   },
+  E_IMAGE_FILE: {
+    cause: "The enclave image has no such file, or not one that can be shown here.",
+    fix: "`cloister inspect FILE` lists what is inside.",
+  },
   E_WRITE: {
     cause: "The image cannot be written. Whatever had its name before is untouched.",
     fix: "Make room, or choose another place with -o.",

@@ -1,0 +1,20 @@
+/** `cloister node`: the Node of this process, with its words, its environment and its end. */
+import { spawnSync } from "node:child_process";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+
+const CLOISTER = join(import.meta.dirname, "../../bin/cloister");
+
+function cloister(...words: string[]) {
+  return spawnSync(process.execPath, [CLOISTER, ...words], { encoding: "utf8", env: { GREETING: "hi" } });
+}
+
+test("runs words behind -- on the same Node, and passes its status on", () => {
+  const script = "console.log(process.version, process.env.GREETING, process.argv.slice(1)); process.exit(7)";
+  const { status, stdout } = cloister("node", "--", "-e", script, "--", "--help");
+  expect([status, stdout]).toEqual([7, `${process.version} hi [ '--help' ]\n`]);
+});
+
+test("its death by a signal is told as a shell tells it", () => {
+  expect(cloister("node", "--", "-e", "process.kill(process.pid, 'SIGKILL')").status).toBe(137);
+});
