@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
 import { fetchAttestation } from "../client/endpoint.ts";
+import { developmentRootFolder, openDevelopmentRoot } from "../emulator/nsm/root.ts";
 import { decodePem } from "../format/certificate.ts";
 import { CloisterError, ERRORS, mismatch } from "../format/errors.ts";
 import { toHex } from "../format/struct.ts";
@@ -37,7 +38,7 @@ const OPTIONS = {
     type: "string",
     multiple: true,
     value: "FILE",
-    description: "Trust this root certificate (PEM, DER) instead of AWS's; may be repeated",
+    description: "Trust this root (PEM, DER; dev: your emulator's own) instead of AWS's; may be repeated",
   },
   nonce: {
     type: "string",
@@ -64,7 +65,7 @@ export const attest = command({
   options: OPTIONS,
   examples: [
     "cloister attest https://enclave.example --eif app.eif",
-    "cloister build --json > release.json && cloister attest http://127.0.0.1:8080 --pcrs release.json --root root.pem",
+    "cloister build --json > release.json && cloister attest http://127.0.0.1:8080 --pcrs release.json --root dev",
     "cloister attest document.bin --pcrs release.json --nonce 00112233445566778899aabbccddeeff",
   ],
   async run(io, operands, values) {
@@ -107,7 +108,9 @@ async function question(
   const freshness = skip ? ({ dangerouslySkipNonce: true } as const) : { nonce };
   const common = {
     policy: await readAccepted(values),
-    ...(values.root === undefined ? {} : { roots: await Promise.all(values.root.map(readRoot)) }),
+    ...(values.root === undefined
+      ? {}
+      : { roots: await Promise.all(values.root.map((path) => readRoot(path, io.env))) }),
     ...(values["max-age"] === undefined
       ? {}
       : { maxAge: parseInteger("--max-age", values["max-age"], 1, 1e9) * 1000 }),
@@ -134,8 +137,9 @@ async function readAccepted({ eif, pcrs }: Given): Promise<Policy> {
   }
 }
 
-/** The fingerprint of a certificate, PEM or DER. */
-async function readRoot(path: string): Promise<string> {
+/** The fingerprint of a certificate, PEM or DER; `dev` is this user's development root. */
+async function readRoot(path: string, env: NodeJS.ProcessEnv): Promise<string> {
+  if (path === "dev") return fingerprint((await openDevelopmentRoot(developmentRootFolder(env))).certificate);
   const bytes = await readSmall(path);
   // DER begins with a SEQUENCE, PEM with a dash or a comment.
   return fingerprint(bytes[0] === 0x30 ? bytes : decodePem(bytes));

@@ -7,7 +7,7 @@ export const verdicts = {
   E_ATTESTATION_ROOT: {
     cause: "The document's chain of certificates begins under a root that you do not trust.",
     fix:
-      "A document of an emulated enclave needs its development root, --root FILE; one that should come from AWS and " +
+      "A document of an emulated enclave needs its development root, --root dev; one that should come from AWS and " +
       "does not is a forgery.",
   },
   E_ATTESTATION_CHAIN: {

@@ -11,11 +11,13 @@ import type { Io } from "../../cli/command.ts";
 import { endpointOf } from "../../cli/endpoint.ts";
 import { main } from "../../cli/main.ts";
 import { fetchAttestation } from "../../client/endpoint.ts";
+import { developmentRootFolder } from "../../emulator/index.ts";
+import { SigningAuthority } from "../../emulator/nsm/signer.ts";
 import { ATTESTATION_CONTENT_TYPE, DOCUMENT_MAX } from "../../format/attestation.ts";
 import { describeEif } from "../../format/describe.ts";
 import { bytesReader } from "../../format/reader.ts";
 import { toHex } from "../../format/struct.ts";
-import { type Chain, createChain, NONCE, POLICY, signed } from "../format/authority.ts";
+import { type Chain, createChain, NONCE, POLICY, register, signed } from "../format/authority.ts";
 import { fromHex, rejection, vector } from "../format/vectors.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "cloister-attest-"));
@@ -69,8 +71,12 @@ async function enclave(changes: object = {}): Promise<string> {
 }
 
 async function call(...words: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
+  return callWith({}, ...words);
+}
+
+async function callWith(env: NodeJS.ProcessEnv, ...words: string[]) {
   const [stdout, stderr] = [new PassThrough(), new PassThrough()];
-  const io: Io = { stdout, stderr, env: {}, directory: "/", signal: new AbortController().signal };
+  const io: Io = { stdout, stderr, env, directory: "/", signal: new AbortController().signal };
   const status = await main(["attest", ...words], io);
   const read = (stream: PassThrough) => String(stream.read() ?? "");
   return { status, stdout: read(stdout), stderr: read(stderr) };
@@ -92,6 +98,21 @@ describe("a file", () => {
     expect(stdout).toContain("not checked It answers the nonce that was sent");
     expect(stdout).toMatch(/\nverified; not checked: nonce, public key, user data\n$/);
     expect(stdout).not.toMatch(/[^\n -~→]/);
+  });
+
+  test("of an emulated enclave is verified with --root dev, by its own user alone", async () => {
+    const env = { XDG_DATA_HOME: join(folder, "data") };
+    const { sign } = new SigningAuthority(developmentRootFolder(env)).signerFor("i-0-enc1", "i-0");
+    const pcr = (index: number) => [index, register(0x10 + index)] as const;
+    const document = await sign({
+      ...{ moduleId: "i-0-enc1", digest: "SHA384", timestamp: Date.now(), nonce: NONCE },
+      ...{ pcrs: new Map([0, 1, 2].map(pcr)), publicKey: null, userData: null },
+    });
+    const words = [file("emulated.bin", document), "--nonce", toHex(NONCE), "--pcrs", pcrs];
+    expect(await callWith(env, ...words, "--root", "dev")).toMatchObject({ status: 0, stderr: "" });
+    const other = { XDG_DATA_HOME: join(folder, "other") };
+    expect((await callWith(other, ...words, "--root", "dev")).stderr).toContain("E_ATTESTATION_ROOT");
+    expect((await callWith(env, ...words)).stderr).toMatch(/E_ATTESTATION_ROOT.*--root dev/s);
   });
 
   test("is one JSON value with --json, verified or not", async () => {

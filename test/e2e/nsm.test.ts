@@ -99,7 +99,7 @@ interface Machine {
   readonly signs: boolean;
   /** What the kernel's hardware generator is. */
   readonly rng: RegExp;
-  /** Limits of each field, and an empty public key is refused. */
+  /** Each field has its limits, an empty public key is refused, and indexes are 16 bits wide. */
   readonly checksFields: boolean;
 }
 
@@ -269,10 +269,16 @@ describe.each(MACHINES)("$name", ({ emulator, signs, rng, checksFields }) => {
     );
     expect(await raw({ type: "LockPCR", index: 32 })).toEqual(error("InvalidIndex"));
     expect(await raw({ type: "LockPCRs", range: 33 })).toEqual(error("InvalidIndex"));
+    const beyond = error(checksFields ? "InvalidIndex" : "InvalidOperation");
+    expect(await raw({ type: "DescribePCR", index: 300 })).toEqual(beyond);
+    expect(await raw({ type: "LockPCRs", range: 300 })).toEqual(beyond);
     for (const bytes of ["00", "f6", "80", "a0", "ff", "6161", "a1614100", "1a", "a26141006142"]) {
       expect(await raw(unhex(bytes)), bytes).toEqual(error("InvalidOperation"));
     }
     const attestation = { type: "Attestation", userData: null, nonce: null, publicKey: null } as const;
+    const keyless = await raw({ ...attestation, publicKey: new Uint8Array(0) });
+    if (checksFields) expect(keyless).toEqual(error("InvalidArgument"));
+    else expect(keyless).toEqual(new Map([["Attestation", expect.anything()]]));
     const long = new Uint8Array(1025);
     for (const field of ["userData", "nonce", "publicKey"] as const) {
       // nsm-check: 1024 bytes in each of the three at once.
