@@ -57,8 +57,8 @@ export function serveFetch(app: FetchApp, options: ServeOptions): Served {
   };
 }
 
-/** Both sides are ours: nothing older, and no renegotiation. */
-const TLS = { minVersion: "TLSv1.3", ALPNProtocols: ["http/1.1"] } as const;
+/** Nothing older, and so no renegotiation; who does not finish the handshake holds nothing for long (milliseconds). */
+const TLS = { minVersion: "TLSv1.3", ALPNProtocols: ["http/1.1"], handshakeTimeout: 20_000 } as const;
 
 /** An HTTP server, not listening, that answers with the app. */
 export function createFetchServer(
