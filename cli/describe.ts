@@ -1,19 +1,40 @@
-import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
-import { crc32 } from "node:zlib";
-import { describeEif, type EifDescription } from "../format/describe.ts";
+import type { EifDescription } from "../format/describe.ts";
 import { CloisterError } from "../format/errors.ts";
+import { describeEnclave } from "../launcher/client.ts";
+import { describeOpenFile } from "../launcher/measure.ts";
+import type { Registry } from "../launcher/registry.ts";
 import { command, oneOperand } from "./command.ts";
+import { openRegistry } from "./order.ts";
+import { describeJson, ownJson } from "./summary.ts";
 
 export const describe = command({
   name: "describe",
-  operands: "FILE",
+  operands: "[FILE]",
   options: {
-    json: { type: "boolean", description: "One JSON value with nitro-cli describe-eif's keys" },
+    enclave: { type: "string", short: "e", value: "NAME|ID", description: "An enclave in place of a file" },
+    json: {
+      type: "boolean",
+      description:
+        "One JSON value with the keys of nitro-cli's describe-eif, or describe-enclaves --metadata",
+    },
   },
-  examples: ["cloister describe app.eif", "cloister describe app.eif --json | jq -r .Measurements.PCR0"],
-  async run(io, operands, { json }) {
-    const description = await describeFile(oneOperand(describe, operands, "EIF file"));
+  examples: [
+    "cloister describe app.eif",
+    "cloister describe app.eif --json | jq -r .Measurements.PCR0",
+    "cloister describe --enclave app",
+  ],
+  async run(io, operands, { enclave, json }) {
+    if (enclave !== undefined && operands.length > 0) {
+      throw new CloisterError(
+        "E_USAGE",
+        "cloister describe: found a file and --enclave, expected one of them",
+      );
+    }
+    const description =
+      enclave === undefined
+        ? await describeFile(oneOperand(describe, operands, "EIF file"))
+        : await describeRunning(openRegistry(io), enclave);
     io.stdout.write(json === true ? `${JSON.stringify(description, null, 2)}\n` : table(description));
     return 0;
   },
@@ -24,26 +45,20 @@ export async function describeFile(path: string): Promise<EifDescription> {
   await using file = await open(path).catch((cause: NodeJS.ErrnoException) => {
     throw new CloisterError("E_EIF_READ", `${path}: got ${cause.code}, expected a readable file`, { cause });
   });
-  const stat = await file.stat();
-  if (!stat.isFile()) throw new CloisterError("E_EIF_READ", `${path}: got no regular file, expected an EIF`);
-  const reader = {
-    size: stat.size,
-    read: async (offset: number, length: number) => {
-      const { buffer, bytesRead } = await file.read(Buffer.allocUnsafe(length), 0, length, offset);
-      return buffer.subarray(0, bytesRead);
-    },
-  };
-  try {
-    return await describeEif(reader, { createSha384: () => createHash("sha384"), crc32 });
-  } catch (error) {
-    // The codec knows offsets, not names.
-    if (error instanceof CloisterError) error.message = `${path}: ${error.message}`;
-    throw error;
-  }
+  return await describeOpenFile(file, path);
+}
+
+/** describe-enclaves --metadata's keys, then ours. An enclave that ended keeps only what its record says. */
+async function describeRunning(registry: Registry, nameOrId: string): Promise<object> {
+  const entry = registry.find(nameOrId);
+  const { record } = entry;
+  if (record.state === "ended") return { ...describeJson(record), ...ownJson(record) };
+  const { Measurements, ImageName, ImageVersion, Metadata } = await describeEnclave(registry, entry);
+  return { ...describeJson(record), Measurements, ImageName, ImageVersion, Metadata, ...ownJson(record) };
 }
 
 /** For people: one fact a line, nested keys indented. */
-function table(description: EifDescription): string {
+function table(description: object): string {
   return `${rows(description, "").join("\n")}\n`;
 }
 

@@ -16,9 +16,35 @@ export const VERBS: readonly Verb[] = [
     "Start an EIF as an enclave and stay with it until it ends",
     async () => (await import("./run.ts")).run,
   ),
+  verb("ps", "List this user's enclaves", async () => (await import("./ps.ts")).ps),
+  verb(
+    "logs",
+    "Show what an enclave's app wrote: the latest 1 to 2 MiB of it, also after its end",
+    async () => (await import("./logs.ts")).logs,
+  ),
+  verb(
+    "console",
+    "Show the serial console of an enclave in debug mode, from its start, until the enclave ends",
+    async () => (await import("./console.ts")).console,
+  ),
+  verb(
+    "wait",
+    "Wait until an enclave ended, print how, and exit with the app's status as `run` does",
+    async () => (await import("./wait.ts")).wait,
+  ),
+  verb(
+    "stop",
+    "Ask enclaves to stop: the app sees SIGTERM and has some time, then the enclave is terminated",
+    async () => (await import("./stop.ts")).stop,
+  ),
+  verb(
+    "terminate",
+    "End enclaves at once, as a power cut",
+    async () => (await import("./terminate.ts")).terminate,
+  ),
   verb(
     "describe",
-    "Show what an EIF holds: version, PCRs, signature, metadata",
+    "Show what an EIF holds, or a running enclave is: PCRs, signature, metadata",
     async () => (await import("./describe.ts")).describe,
   ),
   verb(

@@ -5,7 +5,7 @@ import type { Io } from "./command.ts";
 
 const EXIT_ERROR = 1;
 const EXIT_USAGE = 2;
-/** `run` passes the app's status through, so its own failures use what Docker and env(1) use for theirs. */
+/** `run` and `wait` pass the app's status through, so its own failures use what Docker and env(1) use for theirs. */
 const EXIT_RUN = 125;
 
 /** Print the error and return the exit status. */
@@ -23,7 +23,7 @@ export function reportError(error: unknown, words: readonly string[], io: Io): n
     io.stderr.write(`${error.stack}\n`);
   }
   if (known.code === "E_USAGE") return EXIT_USAGE;
-  return words[0] === "run" ? EXIT_RUN : EXIT_ERROR;
+  return words[0] === "run" || words[0] === "wait" ? EXIT_RUN : EXIT_ERROR;
 }
 
 function unexpected(error: unknown): CloisterError {

@@ -1,20 +1,23 @@
-import { createEmulatedDevice } from "../emulator/index.ts";
+import { userInfo } from "node:os";
+import { basename, extname } from "node:path";
+import { fileURLToPath } from "node:url";
 import { CloisterError } from "../format/errors.ts";
-import {
-  type Enclave,
-  type EnclaveEvent,
-  type ExitReport,
-  launch,
-  openNitroDevice,
-} from "../launcher/index.ts";
+import { notifyManager } from "../launcher/notify.ts";
+import type { EnclaveEnd } from "../launcher/record.ts";
+import { nameLike } from "../launcher/registry.ts";
+import type { Supervisor } from "../launcher/supervisor.ts";
 import { command, type Io, oneOperand } from "./command.ts";
-import { parseInteger, parseMemory, parsePublish } from "./operand.ts";
-import { progress } from "./progress.ts";
+import { STOP_DEADLINE_MS } from "./deadline.ts";
+import { detach } from "./detach.ts";
+import { jsonEvents, type Show, textEvents } from "./events.ts";
+import { beginOrder, type Order, openRegistry, parseOrder } from "./order.ts";
+import { exitStatus } from "./outcome.ts";
+import { type Progress, progress } from "./progress.ts";
+import { runJson } from "./summary.ts";
+import { unitText } from "./unit.ts";
 
-/** How long a stopped app may take before the enclave is terminated, milliseconds. */
-const STOP_DEADLINE_MS = 10_000;
-/** What shells report for a process that a SIGTERM ended: 128 + 15. */
-const STATUS_TERMINATED = 143;
+/** The app's time, then init's report, its reboot and what is on its way, with room to spare. Seconds. */
+const STOP_SECONDS = STOP_DEADLINE_MS / 1000 + 20;
 
 export const run = command({
   name: "run",
@@ -33,6 +36,17 @@ export const run = command({
       value: "[ADDR:]PORT:VSOCKPORT",
       description: "Relay a TCP port of this machine to the app; port 0 takes a free one",
     },
+    detach: {
+      type: "boolean",
+      short: "d",
+      description: "Return once the app serves, and leave it running: see `cloister ps`",
+    },
+    restart: {
+      type: "string",
+      value: "on-failure[:MAX]",
+      description: "Start it again after a crash or a status other than 0, each time later",
+    },
+    systemd: { type: "boolean", description: "Start nothing; print a systemd unit that would" },
     verbose: {
       type: "boolean",
       short: "v",
@@ -43,129 +57,109 @@ export const run = command({
   examples: [
     "cloister run app.eif --emulator --publish 8080:8080",
     "cloister run app.eif --emulator --debug --memory 1G --cpus 2",
+    "cloister run app.eif --detach --restart on-failure:5 && cloister logs -f app",
+    "cloister run app.eif --publish 8080:8080 --systemd | sudo tee /etc/systemd/system/app.service",
   ],
   async run(io, operands, values) {
     const path = oneOperand(run, operands, "EIF file");
-    const show = values.json === true ? jsonEvents(io) : textEvents(io, values.verbose === true);
+    const order = parseOrder(path, io.directory, values);
+    if (values.systemd === true) {
+      io.stdout.write(systemdUnit(order));
+      return 0;
+    }
     const step = progress(io);
     step(`Starting ${path}`);
-    const onCommand = (argv: readonly string[]) => io.stderr.write(`$ ${argv.join(" ")}\n`);
-    using device =
-      values.emulator === true
-        ? createEmulatedDevice(values.verbose === true ? { onCommand } : {})
-        : openNitroDevice();
-    // A signal while it boots ends the launch; later ones ask the app first.
-    const launching = new AbortController();
-    const interrupt = () =>
-      launching.abort(new CloisterError("E_INTERRUPTED", `${path}: interrupted while it booted`));
-    io.signal.addEventListener("abort", interrupt, { once: true });
-    const enclave = await launch(path, {
-      device,
-      debug: values.debug === true,
-      publish: (values.publish ?? []).map(parsePublish),
-      ...(values.name !== undefined && { name: values.name }),
-      ...(values.memory !== undefined && { memoryMiB: parseMemory("--memory", values.memory) }),
-      ...(values.cpus !== undefined && { cpus: parseInteger("--cpus", values.cpus, 1, 512) }),
-      ...(values.cid !== undefined && { cid: parseInteger("--cid", values.cid, 4, 0xffff_fffe) }),
-      signal: launching.signal,
-      onEvent: (event) => {
+    const show =
+      values.json === true ? jsonEvents(io.stderr) : textEvents(io.stderr, values.verbose === true);
+    const watch: Watch = {
+      step,
+      show: (event) => {
         step.done();
         show(event);
       },
-    }).finally(() => {
+      onCommand: (argv) => values.verbose === true && io.stderr.write(`$ ${argv.join(" ")}\n`),
+    };
+    try {
+      return values.detach === true ? await runDetached(io, order, watch) : await runHere(io, order, watch);
+    } finally {
       step.done();
-      io.signal.removeEventListener("abort", interrupt);
-    });
-    io.stdout.write(`${JSON.stringify(startedJson(enclave), null, 2)}\n`);
-    if (values.debug === true) await showConsole(enclave, io);
-    return exitStatus(await untilEnd(enclave, io), enclave);
+    }
   },
 });
 
-/** nitro-cli run-enclave's keys in its order, then ours. */
-export function startedJson(enclave: Enclave): object {
-  return {
-    EnclaveName: enclave.name,
-    EnclaveID: enclave.id,
-    ProcessID: process.pid,
-    EnclaveCID: enclave.cid,
-    NumberOfCPUs: enclave.cpuIds.length,
-    CPUIDs: enclave.cpuIds,
-    MemoryMiB: enclave.memoryMiB,
-    Published: enclave.published.map(({ address, port, vsockPort }) => ({
-      Address: address,
-      Port: port,
-      VsockPort: vsockPort,
-    })),
-  };
+interface Watch {
+  readonly step: Progress;
+  readonly show: Show;
+  readonly onCommand: (argv: readonly string[]) => void;
 }
 
-function untilEnd(enclave: Enclave, io: Io): Promise<ExitReport> {
+async function runDetached(io: Io, order: Order, { step, show, onCommand }: Watch): Promise<number> {
+  const record = await detach(order, io, (notice) => {
+    if ("event" in notice) show(notice.event);
+    else if ("command" in notice) onCommand(notice.command);
+  });
+  step.done();
+  io.stdout.write(`${JSON.stringify(runJson(record), null, 2)}\n`);
+  return 0;
+}
+
+async function runHere(io: Io, order: Order, { step, show, onCommand }: Watch): Promise<number> {
+  const supervisor = await beginOrder(order, openRegistry(io), false, {
+    onEvent: show,
+    onCommand,
+    onConsole: (chunk) => io.stderr.write(chunk),
+  });
+  // A signal while it boots ends the launch; later ones ask the app first.
+  const stop = () => void supervisor.stop({ by: "shutdown", deadlineMs: STOP_DEADLINE_MS });
+  io.signal.addEventListener("abort", stop, { once: true });
+  if (io.signal.aborted) stop();
+  const record = await supervisor.started.finally(() => io.signal.removeEventListener("abort", stop));
+  step.done();
+  io.stdout.write(`${JSON.stringify(runJson(record), null, 2)}\n`);
+  // E_APP_ENDED comes by `ended` too.
+  supervisor.ready.then(() => notifyManager(io.env.NOTIFY_SOCKET, "READY=1")).catch(() => {});
+  return exitStatus(record.name, await untilEnd(supervisor, io));
+}
+
+function untilEnd(supervisor: Supervisor, io: Io): Promise<EnclaveEnd> {
   const stop = () => {
-    io.stderr.write(`cloister: asking ${enclave.name} to stop; again to terminate it\n`);
-    void enclave.stop({ deadlineMs: STOP_DEADLINE_MS });
+    io.stderr.write(`cloister: asking ${supervisor.record.name} to stop; again to terminate it\n`);
+    notifyManager(io.env.NOTIFY_SOCKET, "STOPPING=1");
+    void supervisor.stop({ by: "shutdown", deadlineMs: STOP_DEADLINE_MS });
   };
   if (io.signal.aborted) stop();
   else io.signal.addEventListener("abort", stop, { once: true });
-  return enclave.exited;
+  return supervisor.ended;
 }
 
-function exitStatus(report: ExitReport, { name }: Enclave): number {
-  switch (report.kind) {
-    case "app":
-      return report.status;
-    case "terminated":
-      return STATUS_TERMINATED;
-    case "crash":
-      throw new CloisterError("E_ENCLAVE_CRASHED", `${name}: the enclave ended without an exit report`, {
-        details: report.console,
-      });
+function systemdUnit(order: Order): string {
+  if (order.cid !== undefined) {
+    const fix = "Leave --cid out: the unit's enclave gets a new CID with every start.";
+    throw new CloisterError("E_USAGE", `--systemd: found --cid ${order.cid}, expected none`, { fix });
   }
-}
-
-async function showConsole(enclave: Enclave, io: Io): Promise<void> {
-  const console = await enclave.console();
-  console.on("error", () => {});
-  console.pipe(io.stderr, { end: false });
-}
-
-function jsonEvents(io: Io): (event: EnclaveEvent) => void {
-  return (event) => io.stderr.write(`${JSON.stringify(event)}\n`);
-}
-
-// A hostile enclave's text must not drive the user's terminal: tab stays, other control characters are shown.
-const CONTROL = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g;
-
-function textEvents(io: Io, verbose: boolean): (event: EnclaveEvent) => void {
-  const say = (text: string) => io.stderr.write(`${text}\n`);
-  const seconds = (ms: number) => `${(ms / 1000).toFixed(2)} s`;
-  return (event) => {
-    switch (event.type) {
-      case "log": {
-        if (event.dropped > 0) say(`cloister: ${event.dropped} log records were dropped here`);
-        if (event.source === "init" && !verbose) break;
-        const shown = event.text.replace(
-          CONTROL,
-          (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`,
-        );
-        say(event.source === "init" ? `init: ${shown}` : shown);
-        break;
-      }
-      case "fault":
-        say(`cloister: control channel: ${event.reason}`);
-        break;
-      case "ready":
-        say(`cloister: ready after ${seconds(event.elapsedMs)}`);
-        break;
-      case "stage":
-        if (verbose) say(`cloister: ${event.stage} at ${seconds(event.elapsedMs)}`);
-        break;
-      case "phase":
-        if (verbose) say(`cloister: enclave: ${event.phase} at ${seconds(event.uptimeMs)} of its uptime`);
-        break;
-      case "exit":
-        if (event.report.kind === "app")
-          say(`cloister: exit status ${event.report.status} (${event.report.reason})`);
-    }
-  };
+  const name = order.name ?? nameLike(basename(order.eif, ".eif"));
+  const entry = fileURLToPath(new URL(`entry${extname(import.meta.url)}`, import.meta.url));
+  const { publish, memoryMiB, cpus, restart } = order;
+  const words = [
+    ...(order.emulated ? ["--emulator"] : []),
+    ...(order.debug ? ["--debug"] : []),
+    ...["--name", name],
+    ...(memoryMiB === undefined ? [] : ["--memory", `${memoryMiB}M`]),
+    ...(cpus === undefined ? [] : ["--cpus", String(cpus)]),
+    ...publish.flatMap(({ address, port, vsockPort }) => [
+      "--publish",
+      `${address === undefined ? "" : `${address.includes(":") ? `[${address}]` : address}:`}${port}:${vsockPort}`,
+    ]),
+  ];
+  if (restart !== undefined) {
+    const fix = "Leave --restart out: the unit has Restart=on-failure; edit it for other limits.";
+    throw new CloisterError("E_USAGE", "--systemd: found --restart, expected none", { fix });
+  }
+  return unitText({
+    order,
+    name,
+    command: [process.execPath, entry, "run", order.eif, ...words],
+    user: process.getuid?.() === 0 ? undefined : userInfo().username,
+    stopSeconds: STOP_SECONDS,
+  });
 }

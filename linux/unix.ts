@@ -5,6 +5,7 @@ import { bind, check, errno, SystemError } from "./ffi.ts";
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
 /** Connected, with messages that stay whole. */
 export const SOCK_SEQPACKET = 5;
 export const SOCK_NONBLOCK = 0o4000;
@@ -35,6 +36,13 @@ export function openUnix(flags = SOCK_NONBLOCK | SOCK_CLOEXEC, type = SOCK_STREA
 /** The address of an abstract name. */
 export function abstractAddress(name: string): Uint8Array {
   const address = Buffer.concat([Buffer.alloc(FAMILY_BYTES + 1), Buffer.from(name)]);
+  address.writeUInt16LE(AF_UNIX, 0);
+  return address;
+}
+
+/** The address of a socket in the file system. */
+export function pathAddress(path: string): Uint8Array {
+  const address = Buffer.concat([Buffer.alloc(FAMILY_BYTES), Buffer.from(path), Buffer.alloc(1)]);
   address.writeUInt16LE(AF_UNIX, 0);
   return address;
 }

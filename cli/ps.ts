@@ -1,0 +1,75 @@
+import type { EnclaveRecord } from "../launcher/record.ts";
+import { command, type Io } from "./command.ts";
+import { openRegistry } from "./order.ts";
+import { outcomeText } from "./outcome.ts";
+import { describeJson, ownJson } from "./summary.ts";
+
+export const ps = command({
+  name: "ps",
+  operands: "",
+  options: {
+    all: { type: "boolean", short: "a", description: "Those that ended too" },
+    prune: { type: "boolean", description: "Forget those that ended, then list" },
+    json: { type: "boolean", description: "A list with nitro-cli describe-enclaves' keys" },
+  },
+  examples: ["cloister ps", "cloister ps -a --json | jq -r '.[].EnclaveName'", "cloister ps --prune"],
+  async run(io, _operands, { all, prune, json }) {
+    const registry = openRegistry(io);
+    if (prune === true) {
+      for (const { record } of registry.list())
+        registry.remove(record.name, ({ state }) => state === "ended");
+    }
+    const records = registry
+      .list()
+      .map(({ record }) => record)
+      .filter(({ state }) => all === true || state !== "ended");
+    if (json === true) {
+      const values = records.map((record) => ({ ...describeJson(record), ...ownJson(record) }));
+      io.stdout.write(`${JSON.stringify(values, null, 2)}\n`);
+    } else showTable(io, records);
+    return 0;
+  },
+});
+
+function showTable(io: Io, records: readonly EnclaveRecord[]): void {
+  const rows = [["NAME", "CID", "CPUS", "MEMORY", "UP", "PORTS", "STATE"], ...records.map(row)];
+  const widths =
+    rows[0]?.map((_, column) => Math.max(...rows.map((cells) => cells[column]?.length ?? 0))) ?? [];
+  for (const cells of rows) {
+    io.stdout.write(
+      `${cells
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("  ")
+        .trimEnd()}\n`,
+    );
+  }
+}
+
+function row(record: EnclaveRecord): string[] {
+  const { name, cid, cpuIds, memoryMiB, published = [], createdAt, end, state } = record;
+  const ports = published.map(({ address, port, vsockPort }) => `${address}:${port}→${vsockPort}`).join(" ");
+  const text = end === undefined ? state : outcomeText(end);
+  return [
+    name,
+    String(cid ?? "-"),
+    String(cpuIds?.length ?? "-"),
+    memoryMiB === undefined ? "-" : `${memoryMiB}M`,
+    duration((end?.at ?? Date.now()) - createdAt),
+    ports || "-",
+    record.restarts > 0 ? `${text}, restarted ${record.restarts}×` : text,
+  ];
+}
+
+/** The two largest units. */
+function duration(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  const parts: [number, string][] = [
+    [Math.floor(seconds / 86_400), "d"],
+    [Math.floor(seconds / 3600) % 24, "h"],
+    [Math.floor(seconds / 60) % 60, "m"],
+    [seconds % 60, "s"],
+  ];
+  const first = parts.findIndex(([count]) => count > 0);
+  const shown = first < 0 ? parts.slice(-1) : parts.slice(first, first + 2);
+  return shown.map(([count, unit]) => `${count}${unit}`).join("");
+}
