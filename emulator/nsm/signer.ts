@@ -99,7 +99,7 @@ export class SigningAuthority {
     const spki = await exportSpki(publicKey);
     const subject = [...ORGANIZATION, { name: "commonName", value: name }];
     const now = this.#now();
-    const notAfter = Math.min(now + lifetimeMs, above.notAfter);
+    const notAfter = now + lifetimeMs;
     const rights = pathLength === undefined ? leaf(spki) : authority(spki, above.spki, pathLength);
     const names = { serial: serial(), issuer: above.subject, subject };
     const request = { ...names, notBefore: now - BACKDATED_MS, notAfter, ...rights };

@@ -124,6 +124,24 @@ test("any sequence of requests does what the model does", async () => {
   }
 });
 
+test("one request at a time: what comes during a signature waits for it", async () => {
+  const { promise: signed, resolve } = Promise.withResolvers<Uint8Array>();
+  const registers = Promise.resolve(new Registers(new Map()));
+  const options = { moduleId: MODULE_ID, registers, sign: () => signed, onError: () => {} };
+  const module = new NsmModule(options);
+  const order: string[] = [];
+  const ask = async (request: NsmRequest) => {
+    await module.answer(encodeNsmRequest(request));
+    order.push(request.type);
+  };
+  const all = [ask(attestation), ask({ type: "LockPCR", index: 20 }), ask({ type: "GetRandom" })];
+  await new Promise((next) => setImmediate(next));
+  expect(order).toEqual([]);
+  resolve(Uint8Array.of(1));
+  await Promise.all(all);
+  expect(order).toEqual(["Attestation", "LockPCR", "GetRandom"]);
+});
+
 describe("Attestation", () => {
   test("takes 1024 bytes in each field at once, as nsm-check sends", async () => {
     const { ask, statements } = bench();

@@ -208,6 +208,20 @@ describe("chain", () => {
     expect(zones.size).toBe(3);
   });
 
+  test("a document made just before renewal outlives its own maximal age", async () => {
+    const begin = Date.now();
+    let now = begin;
+    const authority = new SigningAuthority(folder, () => now);
+    const { sign } = authority.signerFor(MODULE_ID, "i-0");
+    await sign(statement(now));
+    const roots = [await fingerprint((await authority.root()).certificate)];
+    for (let minutes = 140; minutes < 185; minutes++) {
+      now = begin + minutes * 60_000;
+      const document = await sign(statement(now));
+      await verifyAttestation(document, { pcrs: PCRS, nonce, roots, now: now + 290_000 });
+    }
+  });
+
   test("two enclaves have two keys under one zone", async () => {
     const authority = new SigningAuthority(folder);
     const documents = [];

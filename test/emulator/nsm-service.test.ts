@@ -79,21 +79,32 @@ test("a guest that takes no answers is asked for no more requests", async () => 
   expect(await answersOf(guest)).toHaveLength(1000);
 });
 
-test("one that goes away while its answer is made, or while it waits to be taken", async () => {
-  const release = Promise.withResolvers<void>();
+test.each([
+  ["while its answer is made", 0],
+  ["while answers wait to be taken", 5],
+])("one that goes away %s leaves nothing behind", async (_, turns) => {
+  let release = Promise.withResolvers<void>();
   const connect = serve(async () => {
     await release.promise;
     return new Uint8Array(12_000);
   });
-  const guests = [connect(), connect()];
-  for (const guest of guests) {
+  const settle = async (count: number) => {
+    for (let turn = 0; turn < count; turn++) await new Promise((next) => setImmediate(next));
+  };
+  // More than may be open at once.
+  for (let round = 0; round < 70; round++) {
+    release = Promise.withResolvers<void>();
+    const guest = connect();
+    guest.on("error", () => {});
     for (let i = 0; i < 20; i++) guest.write(encodeFrame(new Uint8Array(1)));
+    await settle(2);
+    if (turns > 0) release.resolve();
+    await settle(turns);
+    guest.destroy(new Error("gone"));
+    await settle(2);
+    release.resolve();
+    await settle(5);
   }
-  guests[0]?.destroy();
-  release.resolve();
-  await new Promise((next) => setImmediate(next));
-  guests[1]?.destroy();
-  await new Promise((next) => setImmediate(next));
   const good = connect();
   good.end(encodeFrame(Uint8Array.of(7)));
   expect(await answersOf(good)).toHaveLength(1);
