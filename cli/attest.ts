@@ -1,7 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
-import { fetchAttestation } from "../client/endpoint.ts";
 import { developmentRootFolder, openDevelopmentRoot } from "../emulator/nsm/root.ts";
 import { decodePem } from "../format/certificate.ts";
 import { CloisterError, ERRORS, mismatch } from "../format/errors.ts";
@@ -19,7 +18,7 @@ import {
 } from "../format/verify.ts";
 import { command, type Io, type Options, oneOperand, type Values } from "./command.ts";
 import { describeFile } from "./describe.ts";
-import { endpointOf } from "./endpoint.ts";
+import { type Asked, askEndpoint, endpointOf, tlsEnd } from "./endpoint.ts";
 import { parseInteger } from "./operand.ts";
 import { reportError } from "./report.ts";
 
@@ -70,13 +69,14 @@ export const attest = command({
   ],
   async run(io, operands, values) {
     const operand = oneOperand({ name: "attest" }, operands, "URL or file");
-    const { bytes, options } = await question(io, operand, values);
+    const { bytes, options, tlsKey } = await question(io, operand, values);
     try {
       const { document, steps } = await verifyAttestation(bytes, options);
+      const tls = tlsKey === undefined ? undefined : tlsEnd(document.userData, tlsKey);
       io.stdout.write(
         values.json === true
-          ? json({ Verified: true, ...stepsJson(steps), Document: fields(document) })
-          : accepted(steps, io),
+          ? json({ Verified: true, TlsEndsIn: tls, ...stepsJson(steps), Document: fields(document) })
+          : accepted(steps, tls, io),
       );
       return 0;
     } catch (error) {
@@ -95,7 +95,7 @@ async function question(
   io: Io,
   operand: string,
   values: Given,
-): Promise<{ bytes: Uint8Array; options: VerifyOptions }> {
+): Promise<Asked & { readonly options: VerifyOptions }> {
   const remote = /^https?:/i.test(operand);
   const skip = values["skip-nonce"] === true;
   if (remote && (skip || values.at !== undefined)) {
@@ -116,10 +116,10 @@ async function question(
       : { maxAge: parseInteger("--max-age", values["max-age"], 1, 1e9) * 1000 }),
     ...(values.at === undefined ? {} : { now: parseTime(values.at) }),
   };
-  const bytes = remote
-    ? await fetchAttestation(endpointOf(operand), nonce, { signal: io.signal })
-    : await readSmall(operand);
-  return { bytes, options: { ...common, ...freshness } };
+  const asked = remote
+    ? await askEndpoint(endpointOf(operand), nonce, io.signal)
+    : { bytes: await readSmall(operand) };
+  return { ...asked, options: { ...common, ...freshness } };
 }
 
 async function readAccepted({ eif, pcrs }: Given): Promise<Policy> {
@@ -188,10 +188,16 @@ function text(steps: readonly Step[], io: Io): string {
   return `${lines.join("\n")}\n`;
 }
 
-function accepted(steps: readonly Step[], io: Io): string {
+function accepted(steps: readonly Step[], tls: string | undefined, io: Io): string {
   const skipped = steps.filter(({ status }) => status === "skipped").map(({ name }) => name);
   const but = skipped.length === 0 ? "" : `; not checked: ${skipped.join(", ")}`;
-  return `${text(steps, io)}\nverified${but}\n`;
+  const end =
+    tls === undefined
+      ? ""
+      : tls === "enclave"
+        ? "; TLS ends in the enclave"
+        : "; TLS ends before the enclave";
+  return `${text(steps, io)}\nverified${end}${but}\n`;
 }
 
 function json(value: object): string {

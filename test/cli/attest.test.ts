@@ -17,6 +17,7 @@ import { ATTESTATION_CONTENT_TYPE, DOCUMENT_MAX } from "../../format/attestation
 import { describeEif } from "../../format/describe.ts";
 import { bytesReader } from "../../format/reader.ts";
 import { toHex } from "../../format/struct.ts";
+import { startEnclave } from "../client/enclave.ts";
 import { type Chain, createChain, NONCE, POLICY, register, signed } from "../format/authority.ts";
 import { fromHex, rejection, vector } from "../format/vectors.ts";
 
@@ -316,6 +317,20 @@ describe("a URL", () => {
     expect(await rejection(fetchAttestation(endpoint, NONCE, { signal: never, deadline: 300 }))).toBe(
       `E_ATTESTATION_FETCH: ${endpoint.href}: got no whole answer, expected one within 0.3 s`,
     );
+  });
+
+  test.each([
+    ["in the enclave", {}],
+    ["before the enclave", { boundKey: new Uint8Array(32).fill(7) }],
+  ])("over TLS that ends %s says so", async (where, changes) => {
+    const app = { fetch: () => new Response() };
+    await using enclave = await startEnclave({ chain, app, tls: true, ...changes });
+    const { status, stdout } = await call(enclave.url, "--pcrs", pcrs, "--root", root);
+    expect([status, stdout]).toEqual([0, expect.stringContaining(`verified; TLS ends ${where}`)]);
+    const asked = await call(enclave.url, "--pcrs", pcrs, "--root", root, "--json");
+    expect(JSON.parse(asked.stdout)).toMatchObject({
+      TlsEndsIn: where === "in the enclave" ? "enclave" : "elsewhere",
+    });
   });
 
   test("may be given up by the user", async () => {

@@ -79,9 +79,8 @@ test("plain HTTP finds nobody there, and harms nobody", async () => {
   expect((await client.fetch("/")).status).toBe(200);
 });
 
-test("asked to stop, it answers what is in flight and ends", async () => {
-  const answer = client.fetch("/", { method: "POST", body: "x".repeat(1 << 20) });
-  await answer;
+test("asked to stop, it ends, though connections are open", async () => {
+  expect((await client.fetch("/", { method: "POST", body: "x".repeat(1 << 20) })).status).toBe(200);
   expect(await running.enclave.stop({ deadlineMs: 60_000 })).toMatchObject({ kind: "app", status: 0 });
 });
 
