@@ -1,6 +1,7 @@
 import { userInfo } from "node:os";
 import { basename, extname } from "node:path";
 import { fileURLToPath } from "node:url";
+import { developmentRootPath } from "../emulator/nsm/root.ts";
 import { CloisterError } from "../format/errors.ts";
 import { notifyManager } from "../launcher/notify.ts";
 import type { EnclaveEnd } from "../launcher/record.ts";
@@ -77,7 +78,7 @@ export const run = command({
         step.done();
         show(event);
       },
-      onCommand: (argv) => values.verbose === true && io.stderr.write(`$ ${argv.join(" ")}\n`),
+      onCommand: (argv) => values.verbose === true && io.stderr.write(emulatorText(argv, io)),
     };
     try {
       return values.detach === true ? await runDetached(io, order, watch) : await runHere(io, order, watch);
@@ -86,6 +87,12 @@ export const run = command({
     }
   },
 });
+
+/** What only the emulator has: a QEMU to look at, and a root of its own. */
+function emulatorText(argv: readonly string[], io: Io): string {
+  const root = developmentRootPath(io.env);
+  return `$ ${argv.join(" ")}\ncloister: attestation root: ${root}; cloister attest --root dev\n`;
+}
 
 interface Watch {
   readonly step: Progress;

@@ -34,6 +34,11 @@ export function developmentRootFolder(env: NodeJS.ProcessEnv = process.env): str
   return join(base, "cloister/attestation");
 }
 
+/** The certificate's file in there: what verifiers are given. It is made with the first document. */
+export function developmentRootPath(env?: NodeJS.ProcessEnv): string {
+  return join(developmentRootFolder(env), CERTIFICATE_FILE);
+}
+
 /**
  * The root in this folder; it is made where there is none, one and the same for all processes that ask at once.
  * Rejects with E_DEVELOPMENT_ROOT: the folder cannot be written, the key is not a key, or not private.

@@ -159,6 +159,7 @@ test("kill -9 of the launcher leaves no QEMU behind", async () => {
 test("a signal while it boots ends the launch, with nothing left", async () => {
   const run = new Run("run", eif, "--emulator", "-v");
   await expect.poll(() => run.stderr, { timeout: 60_000 }).toContain("started at");
+  expect(run.stderr).toMatch(/\ncloister: attestation root: \/.*\/root\.pem; cloister attest --root dev\n/);
   run.child.kill("SIGINT");
   expect(await run.ended).toMatchObject({ status: 125, stderr: expect.stringContaining("E_INTERRUPTED") });
 });
