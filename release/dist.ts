@@ -8,12 +8,15 @@ import { readRelease } from "../packer/release.ts";
 
 const release = readRelease();
 process.chdir(release.directory);
-// What a renamed source left there would be published too.
-rmSync("dist", { recursive: true, force: true });
-const { status } = spawnSync("node_modules/.bin/tsc", ["-p", "tsconfig.build.json"], {
-  stdio: ["ignore", 2, 2],
-});
-if (status !== 0) process.exit(1);
+for (const [config, output] of [
+  ["tsconfig.build.json", "dist"],
+  ["create/tsconfig.json", "create/dist"],
+] as const) {
+  // What a renamed source left there would be published too.
+  rmSync(output, { recursive: true, force: true });
+  const { status } = spawnSync("node_modules/.bin/tsc", ["-p", config], { stdio: ["ignore", 2, 2] });
+  if (status !== 0) process.exit(1);
+}
 
 const digests: Record<string, string> = {};
 for (const { target, data } of await bundlePrograms(release)) {

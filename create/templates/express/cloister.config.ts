@@ -1,0 +1,7 @@
+import { defineConfig } from "cloister";
+
+export default defineConfig({
+  entry: "server.ts",
+  memory: "256M",
+  ports: [3000],
+});
