@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { EmulatedDeviceOptions } from "../../emulator/index.ts";
+import { PORT_NSM } from "../../format/abi.ts";
 import { CborTag, type CborValue, decodeCbor } from "../../format/cbor.ts";
 import { measureParent } from "../../format/measurement.ts";
 import { encodeNsmRequest, type NsmRequest } from "../../format/nsm.ts";
@@ -166,6 +167,8 @@ describe.each(MACHINES)("$name", ({ emulator, signs, rng, checksFields }) => {
       lockedPcrs: Array.from({ length: 16 }, (_, index) => index),
     });
     expect(await call(running, "debug")).toBe(false);
+    const taken = expect.objectContaining({ code: "EADDRINUSE" });
+    expect(() => running.vsock.listen(PORT_NSM, () => {})).toThrow(taken);
   });
 
   it("has the image's measurements and the parent's in its registers", async () => {
