@@ -63,6 +63,11 @@ export const VERBS: readonly Verb[] = [
     async () => (await import("./attest.ts")).attest,
   ),
   verb(
+    "doctor",
+    "Check this machine, and an EIF against it, before any launch",
+    async () => (await import("./doctor.ts")).doctor,
+  ),
+  verb(
     "emulate",
     "Run any command on a machine with an emulated /dev/nitro_enclaves and AF_VSOCK",
     async () => (await import("./emulate.ts")).emulate,

@@ -33,6 +33,8 @@ export function unitText({ order, command, name, user, stopSeconds }: UnitOption
     "# SIGTERM goes to the launcher alone, which asks the app to stop; what is left after the time is killed.",
     "KillMode=mixed",
     `TimeoutStopSec=${stopSeconds}`,
+    "# What it ends with where the app did not obey in time.",
+    "SuccessExitStatus=143",
     ...(user === undefined ? [] : userLines(order, name, user)),
   ];
   const install = ["WantedBy=multi-user.target"];

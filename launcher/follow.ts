@@ -68,8 +68,9 @@ class HalfReader implements AsyncDisposable {
 
   async #findNext(): Promise<Half | undefined> {
     const inode = this.#current?.inode;
-    const old = await openHalf(`${this.#path}.1`);
+    // In this order: where the writer changes files between the two, the older one is never one that was read before.
     const current = await openHalf(this.#path);
+    const old = await openHalf(`${this.#path}.1`);
     // A half that is not there any more is followed by the older one of those that are.
     const next = current?.inode === inode ? undefined : old?.inode === inode ? current : (old ?? current);
     for (const half of [old, current]) if (half !== next) await half?.file.close();

@@ -12,7 +12,6 @@ export class Ring {
   readonly #limit: number;
   #fd: number;
   #size = 0;
-  #lost = 0;
 
   /** Throws Node's file system errors. `limit`: bytes. */
   constructor(path: string, limit = LIMIT) {
@@ -22,26 +21,21 @@ export class Ring {
     this.#size = fstatSync(this.#fd).size;
   }
 
-  /** Whole writes that a full disk swallowed since this was last asked. */
-  takeLost(): number {
-    const lost = this.#lost;
-    this.#lost = 0;
-    return lost;
-  }
-
-  /** Append all of it, or count it as lost: an enclave does not end because its log cannot be kept. */
-  write(bytes: Uint8Array): void {
+  /** Append all of it; false where that cannot be kept, which does not end an enclave. */
+  write(bytes: Uint8Array): boolean {
     try {
       if (this.#size > 0 && this.#size + bytes.length > this.#limit / 2) this.#rotate();
       const written = writeSync(this.#fd, bytes);
-      if (written < bytes.length) ftruncateSync(this.#fd, this.#size);
-      if (written < bytes.length) this.#lost++;
-      else this.#size += written;
+      if (written === bytes.length) {
+        this.#size += written;
+        return true;
+      }
+      ftruncateSync(this.#fd, this.#size);
     } catch (error) {
       // ENOENT: someone removed the directory.
       if (!isFull(error) && (error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-      this.#lost++;
     }
+    return false;
   }
 
   #rotate(): void {

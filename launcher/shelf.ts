@@ -13,6 +13,8 @@ export class Shelf implements Disposable {
   readonly #log: Ring;
   readonly #console: Ring;
   #record: EnclaveRecord;
+  /** Events since the last one that was kept. */
+  #lost = 0;
 
   /** Throws Node's file system errors. */
   constructor({ folder, record }: Entry) {
@@ -52,9 +54,9 @@ export class Shelf implements Disposable {
   log(event: SupervisorEvent): void {
     const at = Date.now();
     const lines: LogLine[] = [{ at, ...event }];
-    const lost = this.#log.takeLost();
-    if (lost > 0) lines.unshift({ at, type: "lost", events: lost });
-    this.#log.write(Buffer.from(lines.map((line) => `${JSON.stringify(line)}\n`).join("")));
+    if (this.#lost > 0) lines.unshift({ at, type: "lost", events: this.#lost });
+    const isKept = this.#log.write(Buffer.from(lines.map((line) => `${JSON.stringify(line)}\n`).join("")));
+    this.#lost = isKept ? 0 : this.#lost + 1;
   }
 
   console(chunk: Uint8Array): void {
