@@ -95,7 +95,10 @@ export class Connection {
     this.#agent.once("free", onIdle);
     try {
       const responded = once(outgoing, "response") as Promise<[IncomingMessage]>;
-      const [[incoming]] = await Promise.all([responded, sendBody(request, outgoing)]);
+      const sent = sendBody(request, outgoing);
+      // A server may answer before it has read all, or refuse to: then what becomes of the rest is of no interest.
+      sent.catch(() => {});
+      const [incoming] = await Promise.race([responded, sent.then(() => responded)]);
       return toResponse(incoming, method);
     } catch (error) {
       this.close();

@@ -3,6 +3,7 @@ import { createServer, type RequestListener } from "node:http";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { Fetch } from "../../client/endpoint.ts";
 import { type Client, type ClientOptions, createClient } from "../../client/index.ts";
+import { encodeBinding } from "../../format/binding.ts";
 import { MESSAGE_MAX, MESSAGE_PATH, MESSAGE_RESPONSE_TYPE } from "../../format/ohttp.ts";
 import type { FetchApp } from "../../runtime/serve.ts";
 import type { Chain } from "../format/authority.ts";
@@ -47,6 +48,7 @@ function spy(change: (url: URL, init: RequestInit) => Promise<Response> | undefi
   return { fetch, sent };
 }
 
+const NO_KEYS = { tlsKey: null, messageKey: null };
 const isMessage = (url: URL) => url.pathname === MESSAGE_PATH;
 
 test("method, path, headers and body reach the app, its response the caller, and nobody between sees them", async () => {
@@ -159,6 +161,11 @@ describe("is refused before anything is sent:", () => {
       "another key than the bound one",
       { publicKey: new Uint8Array(41) },
       /^E_ATTESTATION_BINDING: public key/,
+    ],
+    [
+      "a binding that has none",
+      { userData: encodeBinding(NO_KEYS) },
+      /^E_ATTESTATION_BINDING: user data: got no key/,
     ],
     ["no key", { publicKey: null }, /^E_ATTESTATION_BINDING: public key: SHA-256: got none/],
   ])("a document with %s", async (_, changes, message) => {

@@ -85,6 +85,15 @@ test("bodies stream both ways, and no body is none", async () => {
   expect((await client.fetch("/", { method: "HEAD" })).status).toBe(204);
 });
 
+test("an answer that comes before the whole request is an answer", async () => {
+  const { url } = await enclave({ app: { fetch: () => new Response("enough", { status: 413 }) } });
+  using client = createTlsClient(url, accepting(chain));
+  const endless = new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(65_536)) });
+  const init = { method: "POST", body: endless, duplex: "half" } as RequestInit;
+  const response = await client.fetch("/", init);
+  expect([response.status, await response.text()]).toEqual([413, "enough"]);
+});
+
 describe("refuses before a byte of the request is sent:", () => {
   const ask = (url: string, options: object = accepting(chain)) =>
     rejection(

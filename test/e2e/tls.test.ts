@@ -92,3 +92,19 @@ test("an app that exports no fetch does not run without the TLS that it asked fo
   expect(ended).toMatchObject({ kind: "app", status: 1, reason: "load" });
   expect(started.logs().join("\n")).toContain('"tls" is true, and the app exports no fetch');
 });
+
+test("without attestation the runtime has no path of its own", async () => {
+  const bare = await buildApp(
+    {
+      "app.ts":
+        "export default { fetch: (request: Request) => new Response(new URL(request.url).pathname) };",
+    },
+    { memory: "256M", attestation: false },
+  );
+  await using started = await start(bare.eifPath);
+  await started.enclave.ready;
+  for (const path of ["/.well-known/attestation", "/.well-known/cloister/ohttp"]) {
+    expect(await (await fetch(`${started.url}${path}`)).text()).toBe(path);
+  }
+  bare.remove();
+});
