@@ -78,11 +78,11 @@ export class MessageKeys {
 
   /** Whether this is the first request with this encapsulated key; from now on it was there. */
   isFirst(key: MessageKey, encapsulated: Uint8Array): boolean {
-    const seen = this.#held.get(key.id)?.key === key ? this.#held.get(key.id)?.seen : undefined;
+    const held = this.#held.get(key.id);
     const text = Buffer.from(encapsulated).toString("latin1");
     // A key that was forgotten meanwhile has no list any more.
-    if (seen === undefined || seen.has(text)) return false;
-    seen.add(text);
+    if (held?.key !== key || held.seen.has(text)) return false;
+    held.seen.add(text);
     return true;
   }
 }

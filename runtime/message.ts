@@ -14,8 +14,8 @@ import { answerBytes, answerProblem, answerText } from "./answer.ts";
 import type { MessageKeys } from "./keys.ts";
 import { HOST } from "./request.ts";
 
-/** Of all messages under way together, requests and responses, bytes. */
-const IN_FLIGHT_MAX = 64 * 1024 * 1024;
+/** Of all messages under way together, requests and responses, bytes. Each is there up to five times on its way through. */
+const IN_FLIGHT_MAX = 16 * 1024 * 1024;
 /** Bytes that a response has around its content: nonce, tag, lengths. The fields are counted apart. */
 const RESPONSE_OVERHEAD = 64;
 
