@@ -286,7 +286,12 @@ describe("an encrypted request", () => {
     const keys = new MessageKeys();
     const { config } = await keys.current();
     const held = Promise.withResolvers<Response>();
-    const endpoint = new MessageEndpoint({ fetch: () => held.promise, keys, onError() {}, inFlightMax: 150 });
+    const reached = Promise.withResolvers<void>();
+    const fetch = () => {
+      reached.resolve();
+      return held.promise;
+    };
+    const endpoint = new MessageEndpoint({ fetch, keys, onError() {}, inFlightMax: 150 });
     const ask = async () => {
       const { message } = await seal(config);
       const headers = { "content-type": MESSAGE_REQUEST_TYPE };
@@ -294,7 +299,8 @@ describe("an encrypted request", () => {
       return endpoint.answer(new Request(`http://x${MESSAGE_PATH}`, { method: "POST", headers, body }));
     };
     const first = ask();
-    await vi.waitFor(async () => expect((await ask()).status).toBe(503));
+    await reached.promise;
+    expect((await ask()).status).toBe(503);
     held.resolve(new Response("done"));
     expect((await first).status).toBe(200);
     expect((await ask()).status).toBe(200);
