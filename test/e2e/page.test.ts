@@ -44,7 +44,11 @@ const registers = (): PcrSet => {
 };
 
 test("the same from Node: attested, then a request that says it came encrypted", async () => {
-  const client = createClient(running.url, { policy: readPolicy(registers()), roots });
+  const client = createClient(running.url, {
+    policy: readPolicy(registers()),
+    roots,
+    attestDeadline: 60_000,
+  });
   const response = await client.fetch("/", { method: "POST", body: "1234" });
   expect(await response.json()).toEqual({ encrypted: true, length: 4 });
   const plain = await fetch(running.url, { method: "POST", body: "1234" });
