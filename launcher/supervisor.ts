@@ -155,6 +155,8 @@ export class Supervisor {
       case "describe":
         return describeOpenFile(this.#file, this.#eif);
     }
+    const { verb } = request as { readonly verb: unknown };
+    throw new CloisterError("E_USAGE", `supervisor: got the request "${verb}", expected one of this release`);
   }
 
   async #live(): Promise<void> {
