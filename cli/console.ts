@@ -2,9 +2,9 @@ import { CloisterError } from "../format/errors.ts";
 import { followRing } from "../launcher/follow.ts";
 import { consolePath } from "../launcher/registry.ts";
 import { command, oneOperand } from "./command.ts";
-import { printable } from "./events.ts";
 import { endSignal } from "./logs.ts";
 import { openRegistry } from "./order.ts";
+import { printable } from "./printable.ts";
 
 export const console = command({
   name: "console",

@@ -1,17 +1,11 @@
 /** What happens to an enclave, as lines of text or of JSON. */
 import type { SupervisorEvent } from "../launcher/supervisor.ts";
+import { printable } from "./printable.ts";
 
 export type Show = (event: SupervisorEvent) => void;
 
 export function jsonEvents(stream: NodeJS.WritableStream): Show {
   return (event) => stream.write(`${JSON.stringify(event)}\n`);
-}
-
-// A hostile enclave's text must not drive the user's terminal: tab stays, other control characters are shown.
-const CONTROL = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g;
-
-export function printable(text: string): string {
-  return text.replace(CONTROL, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
 
 /** `verbose`: steps of the boot and init's own messages too. */

@@ -117,8 +117,10 @@ describe.each(Object.keys(TEMPLATES))("the template %s", (template) => {
 
 describe("docs/getting-started.md", () => {
   let enclave: ChildProcess | undefined;
+  // It is left only by a test that failed.
   afterAll(() => {
-    if (enclave?.pid !== undefined && enclave.exitCode === null) process.kill(-enclave.pid, "SIGKILL");
+    const { pid, exitCode, signalCode } = enclave ?? {};
+    if (pid !== undefined && exitCode === null && signalCode === null) process.kill(-pid, "SIGKILL");
   });
 
   test("every command does what the page says", async () => {
