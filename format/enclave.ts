@@ -1,3 +1,4 @@
+import { EGRESS_EXPECTED, parseEgressRule } from "./egress.ts";
 import { JsonNode } from "./json.ts";
 
 /**
@@ -12,6 +13,10 @@ export interface EnclaveJson {
   /** vsock ports of the app; the first is where a default-exported `{ fetch }` is served. */
   readonly ports: readonly number[];
   readonly env: Readonly<Record<string, string>>;
+  /** Where connections may go: rules of egress.ts. */
+  readonly egress: readonly string[];
+  /** Certificate authorities that TLS trusts besides Node's own: PEM. */
+  readonly ca: readonly string[];
   /** Serve attestation documents, and requests encrypted to the enclave, below /.well-known/. */
   readonly attestation: boolean;
   /** Serve `{ fetch }` with TLS, by a key that is made at start. */
@@ -35,6 +40,8 @@ export function encodeEnclaveJson(config: EnclaveJson): Uint8Array {
     entry: config.entry,
     ports: config.ports,
     env: Object.fromEntries(Object.entries(config.env).sort(([a], [b]) => (a < b ? -1 : 1))),
+    egress: config.egress,
+    ca: config.ca,
     attestation: config.attestation,
     tls: config.tls,
   };
@@ -46,7 +53,7 @@ export function encodeEnclaveJson(config: EnclaveJson): Uint8Array {
 /** Throws E_ENCLAVE_JSON with the path of the wrong value: `enclave.json: ports[1]: got 0, expected 1..4294967294`. */
 export function decodeEnclaveJson(bytes: Uint8Array): EnclaveJson {
   const root = JsonNode.parse("E_ENCLAVE_JSON", "enclave.json", bytes);
-  root.only(["version", "name", "entry", "ports", "env", "attestation", "tls"]);
+  root.only(["version", "name", "entry", "ports", "env", "egress", "ca", "attestation", "tls"]);
   root.get("version").integer(1, 1);
   return {
     version: 1,
@@ -54,6 +61,11 @@ export function decodeEnclaveJson(bytes: Uint8Array): EnclaveJson {
     entry: readEntry(root.get("entry")),
     ports: readPorts(root.get("ports")),
     env: readEnv(root.get("env")),
+    egress: root.get("egress").items().map(readRule),
+    ca: root
+      .get("ca")
+      .items()
+      .map((item) => item.string()),
     attestation: root.get("attestation").boolean(),
     tls: root.get("tls").boolean(),
   };
@@ -82,6 +94,12 @@ function readPorts(node: JsonNode): number[] {
     ports.add(port);
   }
   return [...ports];
+}
+
+function readRule(node: JsonNode): string {
+  const rule = node.string();
+  if (parseEgressRule(rule) !== undefined) return rule;
+  throw node.wrong(EGRESS_EXPECTED);
 }
 
 /** environ(7): NAME=value strings that end in NUL. */

@@ -3,6 +3,7 @@
  * found and what was expected, the catalogue adds the cause and what to do.
  */
 import { denials } from "./denials.ts";
+import { departures } from "./departures.ts";
 import { exchanges } from "./exchanges.ts";
 import { refusals } from "./refusals.ts";
 import { verdicts } from "./verdicts.ts";
@@ -236,6 +237,7 @@ const catalogue = {
     fix: "Correct what its last words below say.",
   },
   ...denials,
+  ...departures,
   ...exchanges,
   ...refusals,
   ...verdicts,

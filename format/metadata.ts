@@ -2,10 +2,14 @@
  * The metadata section: compact JSON, not measured. Source: image-format `src/defs/mod.rs`, EifIdentityInfo and
  * EifBuildInfo, whose reader wants every key there, null or not, and whose writer has this order.
  */
-import { type Json, JsonNode } from "./json.ts";
+import { parseEgressRule } from "./egress.ts";
+import { isObject, type Json, JsonNode } from "./json.ts";
 
 /** `BuildTool` of images with our init, which opens the control channel. */
 export const BUILD_TOOL = "cloister";
+
+/** Key of CustomMetadata: the image's egress rules, for the parent's proxy. */
+export const METADATA_EGRESS = "Egress";
 
 export interface EifMetadata {
   readonly ImageName: string;
@@ -62,4 +66,13 @@ export function decodeMetadata(data: Uint8Array): EifMetadata {
     DockerInfo: root.get("DockerInfo").any(),
     CustomMetadata: root.get("CustomMetadata").any(),
   };
+}
+
+/** The egress rules that the image's builder wrote down; none for images of other tools. */
+export function metadataEgress({ CustomMetadata: custom }: EifMetadata): readonly string[] {
+  const rules = isObject(custom) ? custom[METADATA_EGRESS] : undefined;
+  if (!Array.isArray(rules)) return [];
+  return rules.filter(
+    (rule): rule is string => typeof rule === "string" && parseEgressRule(rule) !== undefined,
+  );
 }

@@ -1,20 +1,22 @@
 /** The app: its measured configuration, its surroundings, and its import into this process. */
-import { readFileSync } from "node:fs";
 import { registerHooks } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { APP_DIRECTORY, ENCLAVE_JSON, type EnclaveJson, RUNTIME_SYMBOL } from "../format/enclave.ts";
+import { APP_DIRECTORY, type EnclaveJson, RUNTIME_SYMBOL } from "../format/enclave.ts";
 import * as runtime from "../runtime/index.ts";
+import { PRELOAD } from "../runtime/network.ts";
 
-/** The configuration; its writer is the packer, and the hypervisor measured it. */
-export function readConfiguration(): EnclaveJson {
-  const configuration = JSON.parse(readFileSync(ENCLAVE_JSON, "utf8")) as EnclaveJson;
-  if (configuration.version === 1) return configuration;
-  throw new Error(`${ENCLAVE_JSON}: version: got ${configuration.version}, expected 1`);
-}
-
-/** What the app finds in process.env besides its own. NODE_ENV: libraries show clients their stack traces without it. */
-const ENVIRONMENT = { PATH: "/bin", HOME: "/root", LANG: "C.UTF-8", NODE_ENV: "production" } as const;
+/**
+ * What the app finds in process.env besides its own. NODE_ENV: libraries show clients their stack traces without it.
+ * NODE_OPTIONS: a child process of Node has its outbound network too.
+ */
+const ENVIRONMENT = {
+  PATH: "/bin",
+  HOME: "/root",
+  LANG: "C.UTF-8",
+  NODE_ENV: "production",
+  NODE_OPTIONS: `--require=${PRELOAD}`,
+} as const;
 
 /** Environment, working directory and arguments, as if a shell had started `node entry` in /app. */
 export function prepareProcess({ env, entry }: EnclaveJson): void {

@@ -11,11 +11,13 @@ import { restartMachine } from "../linux/reboot.ts";
 import { attestedApp } from "../runtime/attested.ts";
 import { createTlsIdentity } from "../runtime/identity.ts";
 import { mirrorServers } from "../runtime/listen.ts";
+import { routeNetwork } from "../runtime/network.ts";
 import { attestBinding } from "../runtime/nsm.ts";
 import { enterEnclave } from "../runtime/place.ts";
 import { Readiness } from "../runtime/ready.ts";
 import { type FetchApp, isFetchApp, type Served, serveFetch } from "../runtime/serve.ts";
-import { importApp, prepareProcess, provideRuntime, readConfiguration } from "./app.ts";
+import { importApp, prepareProcess, provideRuntime } from "./app.ts";
+import { readConfiguration } from "./configuration.ts";
 import { openConsole, writeConsole } from "./console.ts";
 import { failLoad, watchEnding } from "./ending.ts";
 import { sendHeartbeat } from "./heartbeat.ts";
@@ -84,6 +86,7 @@ async function run(configuration: EnclaveJson, housekeeper: Housekeeper): Promis
     onListening: (port) => readiness.listening(port),
     say: (line) => housekeeper.say(line),
   });
+  routeNetwork(configuration, (line) => housekeeper.say(line));
   prepareProcess(configuration);
   provideRuntime();
   phase(housekeeper, "app");

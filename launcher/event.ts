@@ -28,6 +28,8 @@ export type EnclaveEvent =
     }
   /** The enclave broke the control protocol and its channel was closed; it runs on. */
   | { readonly type: "fault"; readonly reason: string }
+  /** The parent's proxy refused the enclave a connection or a name. */
+  | { readonly type: "egress"; readonly reason: string }
   | { readonly type: "exit"; readonly report: ExitReport };
 
 export type ExitReport =

@@ -3,7 +3,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { basename } from "node:path";
 import { SECTION_HEADER_SIZE, SectionType } from "../format/eif.ts";
 import { CloisterError } from "../format/errors.ts";
-import { BUILD_TOOL, decodeMetadata } from "../format/metadata.ts";
+import { BUILD_TOOL, decodeMetadata, type EifMetadata, metadataEgress } from "../format/metadata.ts";
 import { type ByteReader, bytesReader, type Eif, readEif } from "../format/reader.ts";
 import type { MemoryRegion } from "./device.ts";
 
@@ -20,6 +20,8 @@ export interface Image extends AsyncDisposable {
   readonly defaultCpus: bigint;
   /** It says that cloister built it. */
   readonly isOurs: boolean;
+  /** The egress rules that it says it was built with. */
+  readonly egress: readonly string[];
   /** Read straight into `target`, as many bytes as it has. Throws E_EIF_TRUNCATED. */
   readInto(target: Uint8Array, offset: number): Promise<void>;
 }
@@ -30,21 +32,23 @@ export async function openImage(eif: string | Uint8Array): Promise<Image> {
   try {
     const eif = await readEif(source.reader);
     const { defaultMemory, defaultCpus } = eif.header;
-    const isOurs = (await readBuildTool(source.reader, eif)) === BUILD_TOOL;
-    return { ...source, size: source.reader.size, defaultMemory, defaultCpus, isOurs };
+    const metadata = await readMetadata(source.reader, eif);
+    const isOurs = metadata?.BuildMetadata.BuildTool === BUILD_TOOL;
+    const egress = metadata === undefined ? [] : metadataEgress(metadata);
+    return { ...source, size: source.reader.size, defaultMemory, defaultCpus, isOurs, egress };
   } catch (error) {
     await source[Symbol.asyncDispose]();
     throw error;
   }
 }
 
-/** Undefined for an image that does not say; nothing else depends on metadata, which is not measured. */
-async function readBuildTool(reader: ByteReader, eif: Eif): Promise<string | undefined> {
+/** Undefined for an image without. It is not measured: nothing in the enclave depends on it. */
+async function readMetadata(reader: ByteReader, eif: Eif): Promise<EifMetadata | undefined> {
   const section = eif.sections.find(({ type }) => type === SectionType.Metadata);
   if (section === undefined || section.size > METADATA_MAX) return undefined;
   const data = await reader.read(section.offset + SECTION_HEADER_SIZE, section.size);
   try {
-    return decodeMetadata(data).BuildMetadata.BuildTool;
+    return decodeMetadata(data);
   } catch (error) {
     // E_EIF_METADATA: the hypervisor does not read it either.
     if (error instanceof CloisterError) return undefined;

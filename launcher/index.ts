@@ -1,4 +1,6 @@
 /** `cloister/launcher`: run and watch enclaves on the parent. */
+
+export { type EgressCarrier, openEgress } from "./carrier.ts";
 export {
   type MemoryRegion,
   NE_ERR,
@@ -8,6 +10,7 @@ export {
   type ParentVsock,
   type VsockStream,
 } from "./device.ts";
+export type { EgressOptions, LocalEgress } from "./egress.ts";
 export { Enclave } from "./enclave.ts";
 export type { EnclaveEvent, ExitReport, LaunchStage } from "./event.ts";
 export { heartbeatLimitMs } from "./heartbeat.ts";

@@ -3,6 +3,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { PORT_CONTROL, PORT_HEARTBEAT } from "../format/abi.ts";
 import { CloisterError } from "../format/errors.ts";
 import { SystemError } from "../linux/ffi.ts";
+import { type EgressCarrier, openEgress } from "./carrier.ts";
 import {
   type MemoryRegion,
   NE_ENCLAVE_DEBUG_MODE,
@@ -10,6 +11,7 @@ import {
   type NitroDevice,
   type NitroVm,
 } from "./device.ts";
+import type { LocalEgress } from "./egress.ts";
 import { Enclave } from "./enclave.ts";
 import type { EnclaveEvent, LaunchStage } from "./event.ts";
 import { awaitHeartbeat, heartbeatLimitMs } from "./heartbeat.ts";
@@ -34,6 +36,11 @@ export interface LaunchOptions {
   /** The console can be read, PCRs are attested as zero. Default false. */
   readonly debug?: boolean;
   readonly publish?: readonly Publish[];
+  /**
+   * Default: what the image was built with is carried, and nothing that is on this machine, its link, or the cloud's own.
+   * `local`: destinations of those that are carried all the same. false: another program carries it, or none.
+   */
+  readonly egress?: { readonly local?: readonly LocalEgress[] } | false;
   /** Path of a Unix socket through which other processes reach the enclave's vsock ports (see socket.ts). */
   readonly vsockSocket?: string;
   /** Ends the launch, or the enclave once it runs. */
@@ -89,7 +96,9 @@ async function start(launch: Launch): Promise<Enclave> {
   const slot = await prepare(launch);
   const control = stack.use(openParentPort(device.vsock, PORT_CONTROL));
   await control.ready;
+  const carrier = await carryEgress(launch);
   const cid = await boot(launch, slot);
+  carrier?.serve(cid);
   const resources = stack.move();
   const enclave = new Enclave(
     {
@@ -127,6 +136,17 @@ async function publish({ options, stack }: Launch): Promise<Publisher[]> {
     publishers.push(publisher);
   }
   return publishers;
+}
+
+/** Before the enclave runs: its app may connect as soon as it is there. */
+async function carryEgress({ image, options, stack }: Launch): Promise<EgressCarrier | undefined> {
+  if (image.egress.length === 0 || options.egress === false) return undefined;
+  const carrier = await openEgress(options.device.vsock, {
+    ...options.egress,
+    rules: image.egress,
+    onRefusal: (reason) => options.onEvent?.({ type: "egress", reason }),
+  });
+  return stack.use(carrier);
 }
 
 /** Everything before START: the slot, its memory with the image in it, its CPUs. */

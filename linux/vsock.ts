@@ -4,8 +4,9 @@ import { Socket } from "node:net";
 import { constants } from "node:os";
 import { CID_ANY, VSOCK_WRITE_MAX } from "../format/abi.ts";
 import { closeDescriptor } from "./descriptor.ts";
-import { watchReadable } from "./event.ts";
+import { isPeerGone } from "./exchange.ts";
 import { bind, check, errno, SystemError } from "./ffi.ts";
+import { becomes } from "./ready.ts";
 import { descriptorOf, listenStream, openStream, type StreamListener } from "./stream.ts";
 
 const AF_VSOCK = 40;
@@ -14,14 +15,9 @@ const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_ERROR = 4;
-const MSG_NOSIGNAL = 0x4000;
 /** A struct timeval; also the kernel's own limit for a non-blocking connect. */
 const SO_VM_SOCKETS_CONNECT_TIMEOUT = 6;
 const IOCTL_VM_SOCKETS_GET_LOCAL_CID = 0x7b9n;
-/** sys/epoll.h */
-const EPOLL_CLOEXEC = 0o2000000;
-const EPOLL_CTL_ADD = 1;
-const EPOLLOUT = 4;
 
 /** bind(2) to it: any free port. */
 export const PORT_ANY = 0xffff_ffff;
@@ -37,10 +33,7 @@ const libc = bind({
   getpeername: { arguments: ["i32", "buffer", "buffer"], return: "i32" },
   getsockopt: { arguments: ["i32", "i32", "i32", "buffer", "buffer"], return: "i32" },
   setsockopt: { arguments: ["i32", "i32", "i32", "buffer", "u32"], return: "i32" },
-  epoll_create1: { arguments: ["i32"], return: "i32" },
-  epoll_ctl: { arguments: ["i32", "i32", "i32", "buffer"], return: "i32" },
   ioctl: { arguments: ["i32", "u64", "buffer"], return: "i32" },
-  send: { arguments: ["i32", "buffer", "u64", "i32"], return: "i64" },
 });
 
 export interface VsockAddress {
@@ -88,7 +81,7 @@ export class VsockSocket extends Socket {
     this.remoteCid = peer.cid;
     this.remotePort = peer.port;
     this.once("end", () => {
-      if (isGone(descriptorOf(this))) this.destroy();
+      if (isPeerGone(descriptorOf(this))) this.destroy();
     });
   }
 
@@ -135,14 +128,6 @@ function peerOf(fd: number): VsockAddress {
   return { cid: CID_ANY, port: PORT_ANY };
 }
 
-/**
- * After the end of reading: is the peer gone for good, or still reading? read(2) says 0 for both, even after a reset; sending
- * nothing says EPIPE for the first (net/vmw_vsock/af_vsock.c, vsock_connectible_sendmsg).
- */
-function isGone(fd: number): boolean {
-  return libc.send(fd, new Uint8Array(1), 0n, MSG_NOSIGNAL) < 0n;
-}
-
 export interface ConnectOptions extends VsockAddress {
   /** Default 10 s; whole milliseconds. */
   readonly timeoutMs?: number;
@@ -154,6 +139,17 @@ export interface ConnectOptions extends VsockAddress {
  * full), ETIMEDOUT, ENODEV (no vsock device); or with the signal's reason.
  */
 export async function connectVsock(options: ConnectOptions): Promise<VsockSocket> {
+  const fd = await openVsock(options);
+  try {
+    return openStream(fd, { allowHalfOpen: true }, VsockSocket);
+  } catch (error) {
+    closeDescriptor(fd);
+    throw error;
+  }
+}
+
+/** As `connectVsock`: the connected descriptor, non-blocking, which is the caller's. */
+export async function openVsock(options: ConnectOptions): Promise<number> {
   const { cid, port, timeoutMs = CONNECT_TIMEOUT_MS, signal } = options;
   signal?.throwIfAborted();
   const fd = openSocket();
@@ -162,10 +158,10 @@ export async function connectVsock(options: ConnectOptions): Promise<VsockSocket
     if (libc.connect(fd, encodeAddress({ cid, port }), SOCKADDR_VM_BYTES) < 0) {
       const error = new SystemError("connect", errno(), `vsock ${cid}:${port}`);
       if (error.errno !== constants.errno.EINPROGRESS) throw error;
-      await writable(fd, signal);
+      await becomes("writable", fd, signal);
       throwSocketError(fd, `vsock ${cid}:${port}`);
     }
-    return openStream(fd, { allowHalfOpen: true }, VsockSocket);
+    return fd;
   } catch (error) {
     closeDescriptor(fd);
     throw error;
@@ -184,27 +180,6 @@ function setConnectTimeout(fd: number, timeoutMs: number): void {
   ]);
   const result = libc.setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, timeval, 16);
   check(result, "setsockopt", `SO_VM_SOCKETS_CONNECT_TIMEOUT ${timeoutMs} ms`);
-}
-
-/**
- * Until a descriptor is writable or failed. An epoll descriptor is readable when what it watches is ready, and a
- * readable descriptor is what libuv lets us wait for; the kernel's connect timeout ends the wait.
- */
-async function writable(fd: number, signal: AbortSignal | undefined): Promise<void> {
-  const epoll = check(libc.epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const watcher = watchReadable(epoll, resolve);
-  const abort = () => reject(signal?.reason);
-  signal?.addEventListener("abort", abort, { once: true });
-  try {
-    // struct epoll_event: u32 events, then data, which nobody reads; 12 bytes on x86_64 and 16 on aarch64.
-    const event = new Uint32Array([EPOLLOUT, 0, 0, 0]);
-    check(libc.epoll_ctl(epoll, EPOLL_CTL_ADD, fd, event), "epoll_ctl");
-    await promise;
-  } finally {
-    signal?.removeEventListener("abort", abort);
-    watcher.close();
-  }
 }
 
 function throwSocketError(fd: number, detail: string): void {

@@ -2,6 +2,7 @@
 import { type CpioEntry, encodeCpio } from "../format/cpio.ts";
 import { APP_DIRECTORY, ENCLAVE_JSON, encodeEnclaveJson } from "../format/enclave.ts";
 import { concat } from "../format/struct.ts";
+import { readAuthorities } from "./authority.ts";
 import type { AppFile, Bundle } from "./bundle.ts";
 import type { Project } from "./project.ts";
 
@@ -12,9 +13,20 @@ const ROOT = APP_DIRECTORY.slice(1);
  * of the app does not change them.
  */
 export function encodeApp(project: Project, bundle: Bundle): Uint8Array[] {
-  const { ports, env, attestation, tls } = project.config;
+  const { ports, env, egress, attestation, tls } = project.config;
+  const ca = readAuthorities(project);
   const { entry } = bundle;
-  const enclave = encodeEnclaveJson({ version: 1, name: project.name, entry, ports, env, attestation, tls });
+  const enclave = encodeEnclaveJson({
+    version: 1,
+    name: project.name,
+    entry,
+    ports,
+    env,
+    egress,
+    ca,
+    attestation,
+    tls,
+  });
   const app = [
     ...bundle.files,
     { path: ENCLAVE_JSON.slice(APP_DIRECTORY.length + 1), data: enclave, executable: false },

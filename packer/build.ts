@@ -1,7 +1,7 @@
 /** Entry module in, EIF and measurements out. */
 import { resolve } from "node:path";
 import { CloisterError } from "../format/errors.ts";
-import { encodeMetadata } from "../format/metadata.ts";
+import { encodeMetadata, METADATA_EGRESS } from "../format/metadata.ts";
 import { encodeApp } from "./app.ts";
 import { makeBase, type Storage } from "./base.ts";
 import { type Bundle, bundleApp } from "./bundle.ts";
@@ -92,6 +92,7 @@ async function makeApps(project: Project, bundle: Bundle, storage: Storage): Pro
 }
 
 function metadata(release: Release, project: Project, buildTime: number): Uint8Array {
+  const { egress } = project.config;
   return encodeMetadata({
     ImageName: project.name,
     ImageVersion: project.version,
@@ -103,7 +104,8 @@ function metadata(release: Release, project: Project, buildTime: number): Uint8A
       KernelVersion: release.kernelRelease,
     },
     DockerInfo: null,
-    CustomMetadata: null,
+    // The parent's proxy has its own copy of the list; what the enclave obeys is the measured one.
+    CustomMetadata: egress.length === 0 ? null : { [METADATA_EGRESS]: egress },
   });
 }
 

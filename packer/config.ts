@@ -2,6 +2,7 @@
  * The configuration that `cloister.config.ts` default-exports, and what of it is valid. This is also what the package
  * name `cloister` resolves to, so it imports nothing that a configuration does not need.
  */
+import { EGRESS_EXPECTED, parseEgressRule } from "../format/egress.ts";
 import { CloisterError } from "../format/errors.ts";
 
 /** How a ramdisk is stored. The kernel unpacks it at boot, so smaller is slower to start and the reverse. */
@@ -26,6 +27,13 @@ export interface CloisterConfig {
   /** Environment of the app. Measured, and readable by whoever has the EIF: no secrets. */
   readonly env?: Readonly<Record<string, string>>;
   /**
+   * Where the app may connect to: "api.example.com:443", "*.example.com:443" (one label or more), "10.0.0.5:5432",
+   * "[2001:db8::1]:443"; `*` is every port. Default: nowhere.
+   */
+  readonly egress?: readonly string[];
+  /** PEM files, relative to the configuration, of certificate authorities to trust besides Node's own. Default: none. */
+  readonly ca?: readonly string[];
+  /**
    * Serve attestation documents at /.well-known/attestation, and encrypted requests, for a default-exported `{ fetch }`.
    * Default: true.
    */
@@ -47,6 +55,8 @@ export interface Config {
   readonly cpus: number;
   readonly ports: readonly number[];
   readonly env: Readonly<Record<string, string>>;
+  readonly egress: readonly string[];
+  readonly ca: readonly string[];
   readonly attestation: boolean;
   readonly tls: boolean;
   readonly compression: Compression;
@@ -72,6 +82,8 @@ const FIELDS: readonly (keyof CloisterConfig)[] = [
   "cpus",
   "ports",
   "env",
+  "egress",
+  "ca",
   "attestation",
   "tls",
   "compression",
@@ -91,6 +103,11 @@ export function parseConfig(value: unknown, file: string): Config {
     cpus: check.integer(config.cpus ?? 2, "cpus", 1, CPUS_MAX),
     ports: parsePorts(check, config.ports ?? [8080]),
     env: parseEnv(check, config.env ?? {}),
+    egress: parseEgress(check, config.egress ?? []),
+    ca: parseList(check, config.ca ?? [], "ca", "an array of PEM files").map((file, index) => {
+      if (isNonEmpty(file)) return file;
+      throw check.failure(`ca[${index}]`, file, "the path of a PEM file");
+    }),
     ...parseAttestation(check, config.attestation ?? true, config.tls ?? false),
     compression: parseCompression(check, config.compression ?? {}),
   };
@@ -118,9 +135,22 @@ function parseMemory(check: Check, value: unknown): number {
   return mib as number;
 }
 
+function parseList(check: Check, value: unknown, path: string, expected: string): readonly unknown[] {
+  if (Array.isArray(value)) return value;
+  throw check.failure(path, value, expected);
+}
+
+function parseEgress(check: Check, value: unknown): readonly string[] {
+  return parseList(check, value, "egress", "an array of HOST:PORT").map((rule, index) => {
+    if (typeof rule === "string" && parseEgressRule(rule) !== undefined) return rule;
+    throw check.failure(`egress[${index}]`, rule, EGRESS_EXPECTED);
+  });
+}
+
 function parsePorts(check: Check, value: unknown): readonly number[] {
-  if (!Array.isArray(value)) throw check.failure("ports", value, "an array of vsock ports");
-  const ports = value.map((port, index) => check.integer(port, `ports[${index}]`, 1, PORT_MAX));
+  const ports = parseList(check, value, "ports", "an array of vsock ports").map((port, index) =>
+    check.integer(port, `ports[${index}]`, 1, PORT_MAX),
+  );
   ports.forEach((port, index) => {
     const first = ports.indexOf(port);
     if (first !== index)

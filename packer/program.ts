@@ -14,6 +14,7 @@ import { type Release, readJson, readVerified } from "./release.ts";
 const PROGRAMS = [
   { source: "init/main.ts", target: "init", mode: 0o755, head: "#!/bin/node\n" },
   { source: "init/housekeeping.ts", target: "lib/housekeeping.cjs", mode: 0o644, head: "" },
+  { source: "init/preload.ts", target: "lib/preload.cjs", mode: 0o644, head: "" },
 ] as const;
 
 /** Where the published package has them, relative to its directory. */

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { EGRESS_EXPECTED } from "../../format/egress.ts";
 import { decodeEnclaveJson, type EnclaveJson, encodeEnclaveJson } from "../../format/enclave.ts";
 import { refusal, utf8 } from "./vectors.ts";
 
@@ -9,6 +10,8 @@ const config: EnclaveJson = {
   entry: "dist/app.js",
   ports: [8080, 3000],
   env: { ZONE: "a=b", A: "", ünï: "日本" },
+  egress: ["api.example.com:443", "*.example.com:*"],
+  ca: [],
   attestation: true,
   tls: false,
 };
@@ -22,7 +25,7 @@ test("the same configuration is the same bytes", () => {
   const shuffled = { env: Object.fromEntries(Object.entries(env).reverse()), ...rest };
   expect(encodeEnclaveJson(shuffled)).toEqual(encodeEnclaveJson(config));
   expect(new TextDecoder().decode(encodeEnclaveJson({ ...config, env: {}, ports: [1] }))).toBe(
-    '{\n  "version": 1,\n  "name": "hello",\n  "entry": "dist/app.js",\n  "ports": [\n    1\n  ],\n  "env": {},\n' +
+    '{\n  "version": 1,\n  "name": "hello",\n  "entry": "dist/app.js",\n  "ports": [\n    1\n  ],\n  "env": {},\n  "egress": [\n    "api.example.com:443",\n    "*.example.com:*"\n  ],\n  "ca": [],\n' +
       '  "attestation": true,\n  "tls": false\n}\n',
   );
 });
@@ -57,6 +60,9 @@ describe("names the path of what is wrong", () => {
     [{ ports: [1.5] }, `ports[0]: got 1.5, expected ${ports}`],
     [{ ports: [1, 2, 1] }, "ports[2]: got 1, expected each port once"],
     [{ ports: {} }, "ports: got an object, expected an array"],
+    [{ egress: undefined }, "egress: got nothing, expected an array"],
+    [{ egress: ["a.com:1", "a.com"] }, `egress[1]: got "a.com", expected ${EGRESS_EXPECTED}`],
+    [{ ca: [1] }, "ca[0]: got 1, expected a string"],
     [{ tls: undefined }, "tls: got nothing, expected true or false"],
     [{ attestation: 1 }, "attestation: got 1, expected true or false"],
     [{ env: [] }, "env: got an array of 0, expected an object"],

@@ -107,6 +107,8 @@ describe("building examples/hello", () => {
       entry: "main.mjs",
       ports: [8080],
       env: {},
+      egress: [],
+      ca: [],
       attestation: true,
       tls: false,
     });
@@ -160,6 +162,7 @@ const BASE = [
   "100755 init",
   "40755 lib",
   "100644 lib/housekeeping.cjs",
+  "100644 lib/preload.cjs",
   "40755 lib/x86_64-linux-gnu",
   "100644 lib/x86_64-linux-gnu/libatomic.so.1",
   "100755 lib/x86_64-linux-gnu/libc.so.6",

@@ -44,7 +44,7 @@ test("our programs are bundled alike every time, and their bytes are part of the
   const release = readRelease();
   const [once, twice] = await Promise.all([bundlePrograms(release), bundlePrograms(release)]);
   expect(once).toEqual(twice);
-  expect(once.map(({ target }) => target)).toEqual(["init", "lib/housekeeping.cjs"]);
+  expect(once.map(({ target }) => target)).toEqual(["init", "lib/housekeeping.cjs", "lib/preload.cjs"]);
   const [init, ...others] = once;
   if (init === undefined) throw new Error("no init");
   const key = baseKey(release, once);

@@ -1,0 +1,5 @@
+/** What a worker thread or a child process of Node runs first: the outbound network, as in the app's main thread. */
+import { routeNetwork } from "../runtime/network.ts";
+import { readConfiguration } from "./configuration.ts";
+
+routeNetwork(readConfiguration(), (line) => process.stderr.write(`${line}\n`));

@@ -1,0 +1,24 @@
+/** The parent's proxy on the vsock port where enclaves ask for it, each enclave with a list of its own. */
+import { PORT_EGRESS } from "../format/abi.ts";
+import type { ParentVsock } from "./device.ts";
+import { type EgressOptions, EgressProxy } from "./egress.ts";
+import { openParentPort } from "./port.ts";
+
+export interface EgressCarrier extends Disposable {
+  /** Carry the connections of this CID from here on, those that wait too. */
+  serve(cid: number): void;
+}
+
+/** Listen for one enclave. Rejects with E_PARENT_PORT_TAKEN. */
+export async function openEgress(vsock: ParentVsock, options: EgressOptions): Promise<EgressCarrier> {
+  const proxy = new EgressProxy(options);
+  const port = openParentPort(vsock, PORT_EGRESS);
+  await port.ready;
+  return {
+    serve: (cid) => port.claim(cid, (stream) => void proxy.accept(stream)),
+    [Symbol.dispose]() {
+      port[Symbol.dispose]();
+      proxy.close();
+    },
+  };
+}

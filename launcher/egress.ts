@@ -1,0 +1,275 @@
+/**
+ * The parent's side of outbound connections (format/outbound.ts). It has its own copy of the list, so that an enclave
+ * whose app has gone bad reaches no more through its parent than it was built to; what the enclave sends is not trusted.
+ */
+import { promises as dns, type LookupAddress } from "node:dns";
+import { connect as connectTcp, type Socket } from "node:net";
+import { constants } from "node:os";
+import { canonicalHost, EgressList, egressRuleFor, isAddress } from "../format/egress.ts";
+import {
+  decodeOutboundRequest,
+  encodeLookupAnswer,
+  encodeResolveAnswer,
+  encodeStatus,
+  OUTBOUND_HEADER_SIZE,
+  type OutboundRequest,
+  outboundHostLength,
+} from "../format/outbound.ts";
+import { concat } from "../format/struct.ts";
+import { isReachable } from "./address.ts";
+import type { VsockStream } from "./device.ts";
+import { LookupError, Resolver } from "./resolver.ts";
+
+const { EACCES, ECONNREFUSED, EAFNOSUPPORT } = constants.errno;
+const EAI_NONAME = -3008;
+/** An enclave sends its request at once. */
+const REQUEST_TIMEOUT_MS = 10_000;
+
+/** A destination on the parent's own machine or link, allowed by name. */
+export interface LocalEgress {
+  /** As the enclave's list has it. */
+  readonly host: string;
+  readonly port: number;
+  /** Where it is; default: wherever the name leads. */
+  readonly to?: { readonly address: string; readonly port: number };
+}
+
+export interface EgressOptions {
+  /** The parent's copy of the list. */
+  readonly rules: readonly string[];
+  readonly local?: readonly LocalEgress[];
+  /** What was refused, and why: a line. */
+  readonly onRefusal?: (reason: string) => void;
+  readonly resolver?: Resolver;
+}
+
+type Connect = Extract<OutboundRequest, { type: "connect" }>;
+
+/** Where a connect goes: one name's addresses, each of them checked. */
+interface Target {
+  readonly addresses: readonly LookupAddress[];
+  readonly port: number;
+}
+
+export class EgressProxy {
+  readonly #list: EgressList;
+  readonly #local = new Map<string, LocalEgress>();
+  readonly #resolver: Resolver;
+  readonly #onRefusal: (reason: string) => void;
+  readonly #sockets = new Set<Socket>();
+  readonly #streams = new Set<VsockStream>();
+
+  /** Throws RangeError for a rule that is none. */
+  constructor({ rules, local = [], onRefusal = () => {}, resolver = new Resolver() }: EgressOptions) {
+    this.#list = new EgressList(rules);
+    for (const entry of local) {
+      const host = canonicalHost(entry.host) ?? entry.host;
+      this.#local.set(egressRuleFor(host, entry.port), { ...entry, host });
+    }
+    this.#onRefusal = onRefusal;
+    this.#resolver = resolver;
+  }
+
+  /** Serve one connection of the enclave. Never rejects. */
+  async accept(stream: VsockStream): Promise<void> {
+    this.#streams.add(stream);
+    stream.once("close", () => this.#streams.delete(stream));
+    // Whoever waits for the stream hears of its end by "close".
+    stream.on("error", () => {});
+    try {
+      const request = await readRequest(stream);
+      const host = canonicalHost(request.host);
+      if (request.type === "connect") await this.#connect(stream, { ...request, host: host ?? "" });
+      else stream.end(await this.#answer(request, host));
+    } catch (error) {
+      stream.destroy();
+      if (!(error instanceof StreamEnded)) this.#onRefusal(`egress: ${(error as Error).message}`);
+    }
+  }
+
+  /** Connections there are get reset. */
+  close(): void {
+    for (const stream of this.#streams) stream.destroy();
+    for (const socket of this.#sockets) reset(socket);
+  }
+
+  async #answer(request: Exclude<OutboundRequest, Connect>, host: string | undefined): Promise<Uint8Array> {
+    const isKnown = host !== undefined && !isAddress(host) && this.#list.allowsHost(host);
+    if (!isKnown) this.#refuse(request.host, "the list does not have it");
+    if (request.type === "resolve") {
+      return encodeResolveAnswer(
+        isKnown ? await resolveRecords(host, request.record) : { error: "EREFUSED" },
+      );
+    }
+    return encodeLookupAnswer(
+      isKnown ? await this.#lookup(host) : { status: EAI_NONAME, ipv4: false, ipv6: false },
+    );
+  }
+
+  async #lookup(host: string): Promise<{ status: number; ipv4: boolean; ipv6: boolean }> {
+    // A name that leads elsewhere by order need not exist.
+    const mapped = [...this.#local.values()].filter((entry) => entry.host === host && entry.to !== undefined);
+    try {
+      const found = mapped.length > 0 ? mapped.map(({ to }) => to?.address ?? "") : await this.#names(host);
+      const ipv6 = found.some((address) => address.includes(":"));
+      return { status: 0, ipv4: found.some((address) => !address.includes(":")), ipv6 };
+    } catch (error) {
+      if (!(error instanceof LookupError)) throw error;
+      return { status: error.errno, ipv4: false, ipv6: false };
+    }
+  }
+
+  async #names(host: string): Promise<string[]> {
+    return (await this.#resolver.addresses(host)).map(({ address }) => address);
+  }
+
+  async #connect(stream: VsockStream, request: Connect): Promise<void> {
+    const target = await this.#target(request);
+    if (typeof target === "number") {
+      stream.end(encodeStatus(target));
+      return;
+    }
+    // The enclave gave up meanwhile.
+    if (stream.destroyed) return;
+    const socket = connectTo(target);
+    this.#sockets.add(socket);
+    socket.once("close", () => this.#sockets.delete(socket));
+    // An attempt that nobody waits for any more.
+    const abandon = () => socket.destroy();
+    stream.once("close", abandon);
+    const status = await connected(socket);
+    stream.off("close", abandon);
+    if (status < 0) {
+      stream.end(encodeStatus(status));
+      return;
+    }
+    stream.write(encodeStatus(0));
+    relay(socket, stream);
+  }
+
+  /** Addresses and port, or the status of a refusal. */
+  async #target({ host, port, family }: Connect): Promise<Target | number> {
+    const rule = egressRuleFor(host, port);
+    if (!this.#list.allows(host, port)) return this.#refuse(rule, "the list does not have it");
+    const local = this.#local.get(rule);
+    if (local?.to !== undefined) {
+      const { address } = local.to;
+      return { addresses: [{ address, family: address.includes(":") ? 6 : 4 }], port: local.to.port };
+    }
+    try {
+      const all = isAddress(host) ? [addressOf(host)] : await this.#resolver.addresses(host);
+      const wanted = all.filter((address) => family === 0 || isAddress(host) || address.family === family);
+      const addresses = wanted.filter(({ address }) => local !== undefined || isReachable(address));
+      if (addresses.length > 0) return { addresses, port };
+      if (wanted.length === 0) return -EAFNOSUPPORT;
+      return this.#refuse(
+        rule,
+        `leads to ${wanted[0]?.address}, which is this machine's, its link's or the cloud's own`,
+      );
+    } catch (error) {
+      if (error instanceof LookupError) return error.errno;
+      throw error;
+    }
+  }
+
+  #refuse(what: string, why: string): number {
+    this.#onRefusal(`egress: ${what}: refused: ${why}`);
+    return -EACCES;
+  }
+}
+
+function addressOf(host: string): LookupAddress {
+  return { address: host, family: host.includes(":") ? 6 : 4 };
+}
+
+async function resolveRecords(host: string, record: string) {
+  try {
+    return { records: await dns.resolve(host, record) };
+  } catch (error) {
+    const { code = "" } = error as NodeJS.ErrnoException;
+    return { error: /^[A-Z]{1,32}$/.test(code) ? code : "ESERVFAIL" };
+  }
+}
+
+class StreamEnded extends Error {}
+
+/** Exactly the request's bytes. Rejects with StreamEnded, or CloisterError E_OUTBOUND. */
+async function readRequest(stream: VsockStream): Promise<OutboundRequest> {
+  const timer = setTimeout(() => stream.destroy(), REQUEST_TIMEOUT_MS);
+  try {
+    const header = await readBytes(stream, OUTBOUND_HEADER_SIZE);
+    const length = outboundHostLength(header);
+    const host = length === 0 ? new Uint8Array() : await readBytes(stream, length);
+    return decodeOutboundRequest(concat([header, host]));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function readBytes(stream: VsockStream, length: number): Promise<Uint8Array> {
+  const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
+  const onEnd = () => reject(new StreamEnded());
+  const onReadable = () => {
+    const bytes = stream.read(length) as Uint8Array | null;
+    // At its end a stream gives what is left, and that may be less.
+    if (bytes !== null && bytes.length === length) resolve(bytes);
+    else if (bytes !== null || stream.readableEnded) onEnd();
+  };
+  stream.on("readable", onReadable).on("end", onEnd).on("close", onEnd);
+  onReadable();
+  return promise.finally(() => stream.off("readable", onReadable).off("end", onEnd).off("close", onEnd));
+}
+
+/** Nothing is resolved here any more: the checked addresses are what is connected to, one after the other. */
+function connectTo({ addresses, port }: Target): Socket {
+  const lookup = (_: string, options: { all?: boolean }, callback: (...args: never[]) => void) => {
+    const answer = callback as unknown as (error: null, ...found: unknown[]) => void;
+    const [first] = addresses;
+    if (options.all === true) process.nextTick(answer, null, addresses);
+    else process.nextTick(answer, null, first?.address, first?.family);
+  };
+  const options = {
+    host: "checked",
+    port,
+    lookup,
+    allowHalfOpen: true,
+    noDelay: true,
+    autoSelectFamily: true,
+  };
+  return connectTcp(options as never).pause();
+}
+
+/** 0, or the error as libuv numbers it: of several attempts the last one's. */
+function connected(socket: Socket): Promise<number> {
+  const { promise, resolve } = Promise.withResolvers<number>();
+  socket.once("connect", () => resolve(0));
+  socket.on("error", (error: NodeJS.ErrnoException) => {
+    const last = error instanceof AggregateError ? (error.errors.at(-1) as NodeJS.ErrnoException) : error;
+    resolve(last.errno ?? -ECONNREFUSED);
+  });
+  socket.once("close", () => resolve(-ECONNREFUSED));
+  return promise;
+}
+
+/**
+ * Bytes both ways with backpressure; an end is passed on as an end, a broken connection as a reset. vsock does not tell
+ * an app's close from its reset, so that a side which closed well is closed well: what it wrote still gets there.
+ */
+function relay(socket: Socket, stream: VsockStream): void {
+  stream.once("close", () => {
+    if (stream.readableEnded && stream.errored === null) socket.destroySoon();
+    else reset(socket);
+  });
+  socket.once("close", (hadError) => {
+    if (hadError || !socket.readableEnded) stream.destroy();
+  });
+  if (stream.destroyed) reset(socket);
+  socket.pipe(stream);
+  stream.pipe(socket);
+}
+
+/** After its FIN a socket cannot be reset any more: libuv refuses (uv_tcp_close_reset, EINVAL) and Node leaks the handle. */
+function reset(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
+}
