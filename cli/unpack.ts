@@ -91,7 +91,8 @@ class Walk {
   /** List the archive at `offset`; returns where it ends. */
   step(bytes: Uint8Array, offset: number): number {
     const rest = bytes.subarray(offset);
-    if (startsWith(rest, Buffer.from(CPIO_MAGIC))) {
+    // The kernel takes an archive at any other offset for compressed data, and gives up.
+    if (offset % 4 === 0 && startsWith(rest, Buffer.from(CPIO_MAGIC))) {
       this.#compressions.push("none");
       const end = this.#list(bytes, offset);
       this.#count(end - offset);

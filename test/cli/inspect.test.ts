@@ -22,6 +22,18 @@ const rows = (bytes: Uint8Array) =>
   unpackRamdisk(bytes).files.map(({ mode, path, size, points }) => [modeText(mode), path, size, points]);
 const paths = (bytes: Uint8Array) => unpackRamdisk(bytes).files.map(({ path }) => path);
 
+function edited(bytes: Uint8Array, offset: number): Uint8Array {
+  const copy = Uint8Array.from(bytes);
+  const index = copy.length + offset;
+  copy[index] = (copy[index] ?? 0) ^ 1;
+  return copy;
+}
+
+/** Zeros up to a multiple of 4 bytes. */
+function aligned(bytes: Uint8Array): Uint8Array {
+  return concat([bytes, new Uint8Array(-bytes.length & 3)]);
+}
+
 describe("a ramdisk's files", () => {
   const padding = Buffer.alloc(512);
   test.each([
@@ -39,12 +51,29 @@ describe("a ramdisk's files", () => {
   test("of archives one after another, each stored in its way", () => {
     const [a, b, c] = [archive(file("a", "a")), archive(file("b", "b")), archive(file("c", "c"))];
     const gzip = gzipSync(a);
-    const bytes = concat([gzip, padding, zstdCompressSync(b), padding.subarray(0, 3), gzip, c]);
-    expect(paths(bytes)).toEqual(["a", "b", "a", "c"]);
-    expect(unpackRamdisk(bytes).compressions).toEqual(["gzip", "zstd", "gzip", "none"]);
+    const bytes = concat([gzip, padding, zstdCompressSync(b), padding.subarray(0, 3), gzip]);
+    const all = concat([aligned(bytes), c]);
+    expect(paths(all)).toEqual(["a", "b", "a", "c"]);
+    expect(unpackRamdisk(all).compressions).toEqual(["gzip", "zstd", "gzip", "none"]);
+  });
+
+  test("behind every field that a gzip header may have", () => {
+    const plain = gzipSync(SMALL);
+    // RFC 1952: FHCRC 2, FEXTRA 4, FNAME 8, FCOMMENT 16, in this order: extra, name, comment, CRC-16.
+    const fields = Buffer.from("\u0002\u0000xxname\u0000comment\u0000cc", "latin1");
+    const head = Buffer.from(plain.subarray(0, 10));
+    head[3] = 2 | 4 | 8 | 16;
+    const member = concat([head, fields, plain.subarray(10)]);
+    expect(rows(concat([aligned(member), SMALL]))).toEqual([...ROWS, ...ROWS]);
   });
 
   test.each([
+    [
+      "an archive between multiples of 4",
+      concat([new Uint8Array(5), SMALL]),
+      /offset 5 .*neither an archive/,
+    ],
+    ["gzip of a wrong CRC", edited(gzipSync(SMALL), -8), /gzip that cannot be unpacked: wrong CRC-32/],
     ["lz4", Buffer.from([0x02, 0x21, 0x4c, 0x18]), /offset 0 .*lz4, which cannot be listed/],
     ["xz", Buffer.from("fd377a585a00", "hex"), /xz, which cannot be listed/],
     ["text behind an archive", concat([SMALL, Buffer.from("junk")]), /neither an archive nor compressed/],

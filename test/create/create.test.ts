@@ -8,6 +8,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -130,6 +131,10 @@ test("a failure half-way leaves nothing", async () => {
   const { status, stderr } = await call(["file/below/app", "--no-install"]);
   expect([status, stderr]).toEqual([1, expect.stringContaining("nothing was written")]);
   expect(readdirSync(directory)).toEqual(["file"]);
+  // Everything is staged by then; a directory cannot take a symbolic link's place.
+  symlinkSync("nowhere", join(directory, "link"));
+  expect((await call(["link", "--no-install"])).stderr).toContain("nothing was written");
+  expect(readdirSync(directory)).toEqual(["file", "link"]);
 });
 
 test("packages that cannot be installed: the project stays, and what to do is said", async () => {
