@@ -5,6 +5,7 @@
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { VsockStream } from "../../launcher/index.ts";
+import { PRELOAD } from "../../runtime/network.ts";
 import { type BuiltApp, buildApp, type Running, start } from "../e2e/enclave.ts";
 
 // ---------------------------------------------------------------- guest half
@@ -150,7 +151,14 @@ test("the app finds its own place: addresses, name, environment, empty stdin", a
     debug: true,
     hostname: "probe",
     argv: ["/bin/node", expect.stringMatching(/^\/app\//)],
-    env: { PATH: "/bin", HOME: "/root", LANG: "C.UTF-8", NODE_ENV: "production", OWN: "value" },
+    env: {
+      PATH: "/bin",
+      HOME: "/root",
+      LANG: "C.UTF-8",
+      NODE_ENV: "production",
+      NODE_OPTIONS: `--require=${PRELOAD}`,
+      OWN: "value",
+    },
     addresses: ["127.0.0.1/8", "::1/128"],
     stdin: "",
   });
