@@ -27,6 +27,9 @@ export function textEvents(stream: NodeJS.WritableStream, verbose: boolean): Sho
       case "fault":
         say(`cloister: control channel: ${event.reason}`);
         break;
+      case "egress":
+        say(`cloister: ${printable(event.reason)}`);
+        break;
       case "ready":
         say(`cloister: ready after ${seconds(event.elapsedMs)}`);
         break;

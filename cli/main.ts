@@ -16,6 +16,11 @@ export const VERBS: readonly Verb[] = [
     "Start an EIF as an enclave and stay with it until it ends",
     async () => (await import("./run.ts")).run,
   ),
+  verb(
+    "proxy",
+    "Carry the outbound connections of an enclave that another program started",
+    async () => (await import("./proxy.ts")).proxy,
+  ),
   verb("ps", "List this user's enclaves", async () => (await import("./ps.ts")).ps),
   verb(
     "logs",

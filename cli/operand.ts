@@ -34,7 +34,7 @@ export function parsePublish(text: string): Publish {
   };
 }
 
-function refusal(option: string, got: string, expected: string): CloisterError {
+export function refusal(option: string, got: string, expected: string): CloisterError {
   return new CloisterError("E_USAGE", `${option}: got "${got}", expected ${expected}`);
 }
 

@@ -2,10 +2,11 @@
 import { basename, resolve } from "node:path";
 import { CloisterError } from "../format/errors.ts";
 import { openRunDirectory } from "../launcher/directory.ts";
-import { type NitroDevice, openNitroDevice, type Publish } from "../launcher/index.ts";
+import { type LocalEgress, type NitroDevice, openNitroDevice, type Publish } from "../launcher/index.ts";
 import { checkName, nameLike, Registry } from "../launcher/registry.ts";
 import type { RestartPolicy } from "../launcher/restart.ts";
 import { Supervisor, type SupervisorOptions } from "../launcher/supervisor.ts";
+import { parseLocalEgress } from "./local.ts";
 import { parseInteger, parseMemory, parsePublish } from "./operand.ts";
 
 export interface Order {
@@ -18,6 +19,7 @@ export interface Order {
   readonly cpus?: number;
   readonly cid?: number;
   readonly publish: readonly Publish[];
+  readonly egress?: { readonly local: readonly LocalEgress[] };
   readonly restart?: RestartPolicy;
 }
 
@@ -30,6 +32,7 @@ export interface OrderWords {
   readonly cpus?: string;
   readonly cid?: string;
   readonly publish?: readonly string[];
+  readonly "allow-local"?: readonly string[];
   readonly restart?: string;
 }
 
@@ -42,6 +45,7 @@ export function parseOrder(path: string, directory: string, words: OrderWords): 
     emulated: words.emulator === true,
     debug: words.debug === true,
     publish: (words.publish ?? []).map(parsePublish),
+    egress: { local: (words["allow-local"] ?? []).map(parseLocalEgress) },
     ...(name !== undefined && { name }),
     ...(memory !== undefined && { memoryMiB: parseMemory("--memory", memory) }),
     ...(cpus !== undefined && { cpus: parseInteger("--cpus", cpus, 1, 512) }),

@@ -11,6 +11,7 @@ import { command, type Io, oneOperand } from "./command.ts";
 import { STOP_DEADLINE_MS } from "./deadline.ts";
 import { detach } from "./detach.ts";
 import { jsonEvents, type Show, textEvents } from "./events.ts";
+import { ALLOW_LOCAL, localEgressText } from "./local.ts";
 import { beginOrder, type Order, openRegistry, parseOrder } from "./order.ts";
 import { exitStatus } from "./outcome.ts";
 import { type Progress, progress } from "./progress.ts";
@@ -37,6 +38,7 @@ export const run = command({
       value: "[ADDR:]PORT:VSOCKPORT",
       description: "Relay a TCP port of this machine to the app; port 0 takes a free one",
     },
+    "allow-local": ALLOW_LOCAL,
     detach: {
       type: "boolean",
       short: "d",
@@ -146,7 +148,7 @@ function systemdUnit(order: Order): string {
   }
   const name = order.name ?? nameLike(basename(order.eif, ".eif"));
   const entry = fileURLToPath(new URL(`entry${extname(import.meta.url)}`, import.meta.url));
-  const { publish, memoryMiB, cpus, restart } = order;
+  const { publish, egress, memoryMiB, cpus, restart } = order;
   const words = [
     ...(order.emulated ? ["--emulator"] : []),
     ...(order.debug ? ["--debug"] : []),
@@ -157,6 +159,7 @@ function systemdUnit(order: Order): string {
       "--publish",
       `${address === undefined ? "" : `${address.includes(":") ? `[${address}]` : address}:`}${port}:${vsockPort}`,
     ]),
+    ...(egress?.local ?? []).flatMap((local) => ["--allow-local", localEgressText(local)]),
   ];
   if (restart !== undefined) {
     const fix = "Leave --restart out: the unit has Restart=on-failure; edit it for other limits.";

@@ -86,7 +86,7 @@ async function run(configuration: EnclaveJson, housekeeper: Housekeeper): Promis
     onListening: (port) => readiness.listening(port),
     say: (line) => housekeeper.say(line),
   });
-  routeNetwork(configuration, (line) => housekeeper.say(line));
+  routeNetwork(configuration);
   prepareProcess(configuration);
   provideRuntime();
   phase(housekeeper, "app");

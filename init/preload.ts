@@ -2,4 +2,4 @@
 import { routeNetwork } from "../runtime/network.ts";
 import { readConfiguration } from "./configuration.ts";
 
-routeNetwork(readConfiguration(), (line) => process.stderr.write(`${line}\n`));
+routeNetwork(readConfiguration());

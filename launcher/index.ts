@@ -15,5 +15,5 @@ export { Enclave } from "./enclave.ts";
 export type { EnclaveEvent, ExitReport, LaunchStage } from "./event.ts";
 export { heartbeatLimitMs } from "./heartbeat.ts";
 export { type LaunchOptions, launch } from "./launch.ts";
-export { openNitroDevice } from "./nitro.ts";
+export { openNitroDevice, parentVsock } from "./nitro.ts";
 export type { Publish, Published } from "./publish.ts";

@@ -141,7 +141,7 @@ function refused(ioctl: ne.NeIoctl, error: unknown): unknown {
 const PORT_PATIENCE_MS = 60_000;
 
 /** AF_VSOCK of this machine, which is the parent. */
-const parentVsock: ParentVsock = {
+export const parentVsock: ParentVsock = {
   listen(port, onConnection) {
     try {
       return listenVsock({ port }, onConnection);

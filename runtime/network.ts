@@ -9,9 +9,9 @@ import { refuseUdp } from "./udp.ts";
 /** Where the packer puts the bundle of init/preload.ts. */
 export const PRELOAD = "/lib/preload.cjs";
 
-/** From here on, in this thread and in the workers it starts. `say`: a line for the log. */
-export function routeNetwork({ egress: rules, ca }: EnclaveJson, say: (line: string) => void): void {
-  const egress = new Egress({ rules, say });
+/** From here on, in this thread and in the workers it starts. What is refused is told on standard error, the app's log. */
+export function routeNetwork({ egress: rules, ca }: EnclaveJson): void {
+  const egress = new Egress({ rules, say: (line) => process.stderr.write(`${line}\n`) });
   routeTcp(egress);
   routeNames(egress);
   refuseUdp(egress);

@@ -16,7 +16,7 @@ import {
 import { type BuildResult, build, type CloisterConfig } from "../../packer/index.ts";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const CACHE = join(ROOT, "node_modules/.cache/cloister");
+export const CACHE = join(ROOT, "node_modules/.cache/cloister");
 
 export interface BuiltApp extends BuildResult {
   readonly directory: string;
