@@ -21,9 +21,12 @@ import { createRequire } from "node:module";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { LocalEgress } from "../../launcher/index.ts";
 import { build } from "../../packer/index.ts";
+import { whyNoPages } from "../pages.ts";
 import { CACHE, ROOT, type Running, start } from "./enclave.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "cloister-egress-"));
@@ -397,4 +400,21 @@ test("a parent that carries nothing: every way out fails at once and says what i
     expect(failure?.message).toContain("got ECONNRESET from the parent's vsock port, expected its proxy");
   }
   expect(await use("fetch-loopback", alone.url)).toEqual({ value: "private" });
+});
+
+test("cloister proxy carries for a launcher that does not, and a killed one can be started again", async (context) => {
+  const reason = whyNoPages(128);
+  if (reason !== undefined) context.skip(reason);
+  const web = await listen(createHttp(site));
+  const script = fileURLToPath(new URL("carried.ts", import.meta.url));
+  const words = [join(ROOT, "cli/entry.ts"), "emulate", "--", process.execPath, script];
+  const child = spawn(process.execPath, [...words, eif, `127.0.0.1:${web.port}`], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  children.push(child);
+  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
+  expect(stderr).toBe("");
+  const absent = { error: { cause: { code: "E_EGRESS_PROXY" } } };
+  const page = { value: "site /fetch web.test" };
+  expect(JSON.parse(stdout)).toMatchObject([absent, page, { error: {} }, page, 0]);
 });
