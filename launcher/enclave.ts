@@ -6,6 +6,7 @@ import { CloisterError } from "../format/errors.ts";
 import { type ControlChannel, openControl } from "./control.ts";
 import type { NitroVm, ParentVsock, VsockStream } from "./device.ts";
 import type { EnclaveEvent, ExitReport } from "./event.ts";
+import { type LogEvent, LogStream } from "./logs.ts";
 import type { ParentPort } from "./port.ts";
 import type { Published, Publisher } from "./publish.ts";
 
@@ -59,6 +60,7 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
   readonly #parts: EnclaveParts;
   readonly #ready = Promise.withResolvers<void>();
   readonly #phases = new Set<BootPhase>();
+  readonly #logs = new Set<LogStream>();
   #isReady = false;
   #channel: ControlChannel | undefined;
   #report: ExitReport | undefined;
@@ -89,6 +91,16 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
   /** The serial console, in debug mode only: elsewhere rejects ECONNRESET, as on hardware. */
   console(): Promise<VsockStream> {
     return this.#parts.vsock.connect(CID_HYPERVISOR, CONSOLE_PORT_BASE + this.cid);
+  }
+
+  /**
+   * Log records from now on until the enclave ends. A slow reader loses the newest, which `dropped` of the next one counts.
+   */
+  logs(): AsyncIterable<LogEvent> {
+    const stream = new LogStream();
+    this.#logs.add(stream);
+    stream.once("close", () => this.#logs.delete(stream));
+    return stream;
   }
 
   /**
@@ -140,11 +152,16 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
         this.#setReady(message.ports);
         break;
       case "log":
-        emit({ ...message, dropped: message.dropped ?? 0 });
+        this.#tellLog({ ...message, dropped: message.dropped ?? 0 });
         break;
       case "exit":
         this.#receiveExit(message);
     }
+  }
+
+  #tellLog(event: LogEvent): void {
+    for (const stream of this.#logs) stream.add(event);
+    this.#parts.emit(event);
   }
 
   #setReady(ports: readonly number[]): void {
@@ -171,6 +188,7 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
     const report = this.#report ?? { kind: "crash", console: vm.consoleTail?.() ?? "" };
     await release();
     this.#ready.reject(notReady(this.name, report));
+    for (const stream of this.#logs) stream.finish();
     emit({ type: "exit", report });
     return report;
   }

@@ -468,3 +468,40 @@ test("a parent port that another program has", async () => {
   device.vsock.listen(PORT_HEARTBEAT, () => {});
   await expect(launch(EIF, { device })).rejects.toMatchObject({ code: "E_PARENT_PORT_TAKEN" });
 });
+
+describe("logs as a stream", () => {
+  const line = (text: string) => ({ type: "log", time: 1, source: "stdout", text }) as const;
+
+  /** Says `count` lines once it is told to stop. */
+  const talker =
+    (count: number): Script =>
+    async (guest) => {
+      await beat(guest);
+      const channel = control(guest);
+      channel.say({ type: "hello", protocol: 1, node: "26", name: "x" }, READY);
+      await channel.hear("shutdown");
+      channel.say(...Array.from({ length: count }, (_, index) => line(String(index))));
+      channel.say({ type: "exit", status: 0, reason: "signal", lastWords: [] });
+      await channel.hear("bye");
+      guest.end();
+    };
+
+  test("come as they are said, and end with the enclave", async () => {
+    const { enclave } = await start(talker(3));
+    const logs = enclave.logs();
+    void enclave.stop();
+    const texts: string[] = [];
+    for await (const { text } of logs) texts.push(text);
+    expect(texts).toEqual(["0", "1", "2"]);
+  });
+
+  test("a reader that does not read costs bounded memory, and one that left none", async () => {
+    const { enclave } = await start(talker(3000));
+    const slow = enclave.logs();
+    enclave.logs()[Symbol.asyncIterator]().return?.();
+    await enclave.stop();
+    let count = 0;
+    for await (const _ of slow) count++;
+    expect(count).toBe(1024);
+  });
+});
