@@ -4,6 +4,7 @@
  */
 import { CloisterError, mismatch } from "./errors.ts";
 import { JsonNode } from "./json.ts";
+import { type EnclaveStats, readStats } from "./stats.ts";
 
 /** Longest line either side accepts, bytes with the newline; a longer one ends the channel. */
 export const CONTROL_LINE_MAX = 64 * 1024;
@@ -36,6 +37,9 @@ export type EnclaveMessage =
       readonly text: string;
       readonly dropped?: number;
     }
+  | { readonly type: "stats"; readonly stats: EnclaveStats }
+  /** What time is it? `sentMs`: the enclave's CLOCK_BOOTTIME, for the answer to repeat. */
+  | { readonly type: "clock"; readonly sentMs: number }
   /** The app's end: last message of every enclave that did not crash. `lastWords`: last lines of stderr. */
   | {
       readonly type: "exit";
@@ -47,7 +51,8 @@ export type EnclaveMessage =
 export type ParentMessage =
   /** Ask the app to stop: it sees SIGTERM, and is ended when `deadlineMs` have passed. */
   | { readonly type: "shutdown"; readonly deadlineMs: number }
-  | { readonly type: "time"; readonly unixMs: number }
+  /** Unix milliseconds by the parent's clock; with `sentMs` the answer to that question, else an offer. */
+  | { readonly type: "time"; readonly unixMs: number; readonly sentMs?: number }
   /** The parent has the exit report; the enclave may reboot. */
   | { readonly type: "bye" };
 
@@ -188,6 +193,10 @@ export function readEnclaveMessage(line: JsonNode): EnclaveMessage | undefined {
     }
     case "log":
       return readLog(line);
+    case "stats":
+      return { type, stats: readStats(line.get("stats")) };
+    case "clock":
+      return { type, sentMs: line.get("sentMs").milliseconds() };
     case "exit": {
       const lastWords = line.get("lastWords").items();
       return {
@@ -219,8 +228,14 @@ export function readParentMessage(line: JsonNode): ParentMessage | undefined {
   switch (type) {
     case "shutdown":
       return { type, deadlineMs: line.get("deadlineMs").milliseconds() };
-    case "time":
-      return { type, unixMs: line.get("unixMs").milliseconds() };
+    case "time": {
+      const sentMs = line.get("sentMs");
+      return {
+        type,
+        unixMs: line.get("unixMs").milliseconds(),
+        ...(sentMs.present && { sentMs: sentMs.milliseconds() }),
+      };
+    }
     case "bye":
       return { type };
     default:

@@ -1,5 +1,6 @@
 import { EGRESS_EXPECTED, parseEgressRule } from "./egress.ts";
 import { JsonNode } from "./json.ts";
+import { isRedactRule, REDACT_EXPECTED } from "./redact.ts";
 
 /**
  * `/app/enclave.json`, the measured configuration: written by the packer, read by init. It lies in the app ramdisk
@@ -21,6 +22,16 @@ export interface EnclaveJson {
   readonly attestation: boolean;
   /** Serve `{ fetch }` with TLS, by a key that is made at start. */
   readonly tls: boolean;
+  /** When the app is ready: a port of it listens, or it says so. */
+  readonly ready: "listen" | "app";
+  /** What log records never show: rules of redact.ts. */
+  readonly redact: readonly string[];
+  /** Size of the file system on /tmp, MiB. */
+  readonly tmpMiB: number;
+  /** Connections to `ports` begin with a PROXY protocol v2 header. */
+  readonly proxyProtocol: boolean;
+  /** Built for development: who can connect to the enclave can replace the app. Never attested as a release. */
+  readonly dev: boolean;
 }
 
 /** Where the app lies in the enclave, and its measured configuration. */
@@ -31,6 +42,26 @@ export const RUNTIME_SYMBOL = "cloister.runtime";
 
 /** VMADDR_PORT_ANY, 2^32 - 1, is no port, and 0 is none that a program can ask for by number. */
 const PORT_MAX = 2 ** 32 - 2;
+
+/** The most memory that a configuration can ask for. */
+const TMP_MAX_MIB = 1024 * 1024;
+
+const FIELDS: readonly (keyof EnclaveJson)[] = [
+  "version",
+  "name",
+  "entry",
+  "ports",
+  "env",
+  "egress",
+  "ca",
+  "attestation",
+  "tls",
+  "ready",
+  "redact",
+  "tmpMiB",
+  "proxyProtocol",
+  "dev",
+];
 
 /** The file's bytes: the same for the same configuration, in whatever order its fields and variables were given. */
 export function encodeEnclaveJson(config: EnclaveJson): Uint8Array {
@@ -44,6 +75,11 @@ export function encodeEnclaveJson(config: EnclaveJson): Uint8Array {
     ca: config.ca,
     attestation: config.attestation,
     tls: config.tls,
+    ready: config.ready,
+    redact: config.redact,
+    tmpMiB: config.tmpMiB,
+    proxyProtocol: config.proxyProtocol,
+    dev: config.dev,
   };
   const bytes = new TextEncoder().encode(`${JSON.stringify(ordered, null, 2)}\n`);
   decodeEnclaveJson(bytes);
@@ -53,7 +89,7 @@ export function encodeEnclaveJson(config: EnclaveJson): Uint8Array {
 /** Throws E_ENCLAVE_JSON with the path of the wrong value: `enclave.json: ports[1]: got 0, expected 1..4294967294`. */
 export function decodeEnclaveJson(bytes: Uint8Array): EnclaveJson {
   const root = JsonNode.parse("E_ENCLAVE_JSON", "enclave.json", bytes);
-  root.only(["version", "name", "entry", "ports", "env", "egress", "ca", "attestation", "tls"]);
+  root.only(FIELDS);
   root.get("version").integer(1, 1);
   return {
     version: 1,
@@ -68,6 +104,11 @@ export function decodeEnclaveJson(bytes: Uint8Array): EnclaveJson {
       .map((item) => item.string()),
     attestation: root.get("attestation").boolean(),
     tls: root.get("tls").boolean(),
+    ready: root.get("ready").choice(["listen", "app"]),
+    redact: root.get("redact").items().map(readRedact),
+    tmpMiB: root.get("tmpMiB").integer(1, TMP_MAX_MIB),
+    proxyProtocol: root.get("proxyProtocol").boolean(),
+    dev: root.get("dev").boolean(),
   };
 }
 
@@ -100,6 +141,12 @@ function readRule(node: JsonNode): string {
   const rule = node.string();
   if (parseEgressRule(rule) !== undefined) return rule;
   throw node.wrong(EGRESS_EXPECTED);
+}
+
+function readRedact(node: JsonNode): string {
+  const rule = node.string();
+  if (isRedactRule(rule)) return rule;
+  throw node.wrong(REDACT_EXPECTED);
 }
 
 /** environ(7): NAME=value strings that end in NUL. */

@@ -91,6 +91,13 @@ export class JsonNode {
     throw this.wrong("milliseconds");
   }
 
+  /** Finite, of either sign. */
+  number(): number {
+    const value = this.#value;
+    if (typeof value === "number" && Number.isFinite(value)) return value;
+    throw this.wrong("a number");
+  }
+
   /** Any value that is there, as it is. */
   any(): Json {
     if (this.present) return this.#value as Json;

@@ -154,6 +154,12 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
       case "log":
         this.#tellLog({ ...message, dropped: message.dropped ?? 0 });
         break;
+      case "stats":
+        emit(message);
+        break;
+      case "clock":
+        this.#channel?.send({ type: "time", unixMs: Date.now(), sentMs: message.sentMs });
+        break;
       case "exit":
         this.#receiveExit(message);
     }

@@ -1,5 +1,6 @@
 /** What a launch and its enclave tell whoever watches. */
 import type { BootPhase, ExitReason } from "../format/control.ts";
+import type { EnclaveStats } from "../format/stats.ts";
 
 /** Steps of a launch on the parent's side, in order. `started`: the hypervisor has it. */
 export type LaunchStage = "memory" | "image" | "cpus" | "started" | "heartbeat";
@@ -26,6 +27,8 @@ export type EnclaveEvent =
       readonly text: string;
       readonly dropped: number;
     }
+  /** Every few seconds, in the enclave's own words. */
+  | { readonly type: "stats"; readonly stats: EnclaveStats }
   /** The enclave broke the control protocol and its channel was closed; it runs on. */
   | { readonly type: "fault"; readonly reason: string }
   /** The parent's proxy refused the enclave a connection or a name. */

@@ -254,7 +254,8 @@ export class Supervisor {
   }
 
   #emit(event: SupervisorEvent): void {
-    this.#shelf.log(event);
+    // A number that the next one replaces is no record.
+    if (event.type !== "stats") this.#shelf.log(event);
     this.#options.onEvent?.(event);
   }
 

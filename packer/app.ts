@@ -13,7 +13,7 @@ const ROOT = APP_DIRECTORY.slice(1);
  * of the app does not change them.
  */
 export function encodeApp(project: Project, bundle: Bundle): Uint8Array[] {
-  const { ports, env, egress, attestation, tls } = project.config;
+  const { ports, env, egress, attestation, tls, ready, redact, tmpMiB, proxyProtocol } = project.config;
   const ca = readAuthorities(project);
   const { entry } = bundle;
   const enclave = encodeEnclaveJson({
@@ -26,6 +26,11 @@ export function encodeApp(project: Project, bundle: Bundle): Uint8Array[] {
     ca,
     attestation,
     tls,
+    ready,
+    redact,
+    tmpMiB,
+    proxyProtocol,
+    dev: false,
   });
   const app = [
     ...bundle.files,

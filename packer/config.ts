@@ -3,7 +3,8 @@
  * name `cloister` resolves to, so it imports nothing that a configuration does not need.
  */
 import { EGRESS_EXPECTED, parseEgressRule } from "../format/egress.ts";
-import { CloisterError } from "../format/errors.ts";
+import { isRedactRule, REDACT_EXPECTED } from "../format/redact.ts";
+import { Check } from "./check.ts";
 
 /** How a ramdisk is stored. The kernel unpacks it at boot, so smaller is slower to start and the reverse. */
 export type Compression =
@@ -43,6 +44,20 @@ export interface CloisterConfig {
    * attestation documents. Default: false.
    */
   readonly tls?: boolean;
+  /** `"listen"`: ready when a port of the app listens. `"app"`: when the app calls `ready()` of `cloister/runtime`. Default: "listen". */
+  readonly ready?: "listen" | "app";
+  /**
+   * What log records never show: a word is a field of JSON records, whose value is left out; "/pattern/" is a regular
+   * expression, and what it matches is left out of any text. Default: none.
+   */
+  readonly redact?: readonly string[];
+  /** Most that files in /tmp may take of the enclave's memory: MiB as a number, or "64M", "1G". Default: a quarter of it. */
+  readonly tmp?: number | string;
+  /**
+   * Every connection to `ports` begins with a PROXY protocol v2 header, by which the app sees its client's address as the
+   * parent tells it. Default: false.
+   */
+  readonly proxyProtocol?: boolean;
   /** Default: zstd, level 9. */
   readonly compression?: { readonly algorithm?: Compression["algorithm"]; readonly level?: number };
 }
@@ -59,6 +74,10 @@ export interface Config {
   readonly ca: readonly string[];
   readonly attestation: boolean;
   readonly tls: boolean;
+  readonly ready: "listen" | "app";
+  readonly redact: readonly string[];
+  readonly tmpMiB: number;
+  readonly proxyProtocol: boolean;
   readonly compression: Compression;
 }
 
@@ -86,6 +105,10 @@ const FIELDS: readonly (keyof CloisterConfig)[] = [
   "ca",
   "attestation",
   "tls",
+  "ready",
+  "redact",
+  "tmp",
+  "proxyProtocol",
   "compression",
 ];
 
@@ -96,10 +119,11 @@ const FIELDS: readonly (keyof CloisterConfig)[] = [
 export function parseConfig(value: unknown, file: string): Config {
   const check = new Check(file);
   const config = check.object(value, "the default export", FIELDS);
+  const memoryMiB = parseMemory(check, config.memory ?? "512M");
   return {
     name: check.optional(config.name, "name", isName, NAME_EXPECTED),
     entry: check.optional(config.entry, "entry", isNonEmpty, "the path of a module"),
-    memoryMiB: parseMemory(check, config.memory ?? "512M"),
+    memoryMiB,
     cpus: check.integer(config.cpus ?? 2, "cpus", 1, CPUS_MAX),
     ports: parsePorts(check, config.ports ?? [8080]),
     env: parseEnv(check, config.env ?? {}),
@@ -109,6 +133,10 @@ export function parseConfig(value: unknown, file: string): Config {
       throw check.failure(`ca[${index}]`, file, "the path of a PEM file");
     }),
     ...parseAttestation(check, config.attestation ?? true, config.tls ?? false),
+    ready: parseReady(check, config.ready ?? "listen"),
+    redact: parseRedact(check, config.redact ?? []),
+    tmpMiB: parseTmp(check, config.tmp, memoryMiB),
+    proxyProtocol: check.boolean(config.proxyProtocol ?? false, "proxyProtocol"),
     compression: parseCompression(check, config.compression ?? {}),
   };
 }
@@ -123,10 +151,15 @@ function isNonEmpty(value: unknown): value is string {
   return typeof value === "string" && value !== "" && !value.includes("\0");
 }
 
+/** MiB of what may be MiB, "512M" or "2G"; anything else stays as it is. */
+function mebibytes(value: unknown): unknown {
+  const match = typeof value === "string" ? /^(\d{1,7})([MG])$/.exec(value) : null;
+  return match === null ? value : Number(match[1]) * (match[2] === "G" ? 1024 : 1);
+}
+
 function parseMemory(check: Check, value: unknown): number {
   const expected = `MiB as a number, or "512M", "2G", from ${MEMORY_MIN_MIB} MiB to 1 TiB, even`;
-  const match = typeof value === "string" ? /^(\d{1,7})([MG])$/.exec(value) : null;
-  const mib = match === null ? value : Number(match[1]) * (match[2] === "G" ? 1024 : 1);
+  const mib = mebibytes(value);
   // The driver takes memory in pieces of 2 MiB (NE_MIN_MEM_REGION_SIZE).
   const valid = Number.isInteger(mib) && (mib as number) % 2 === 0;
   if (!valid || (mib as number) < MEMORY_MIN_MIB || (mib as number) > MEMORY_MAX_MIB) {
@@ -173,11 +206,38 @@ function parseEnv(check: Check, value: unknown): Readonly<Record<string, string>
 }
 
 function parseAttestation(check: Check, attestation: unknown, tls: unknown) {
-  if (typeof attestation !== "boolean") throw check.failure("attestation", attestation, "true or false");
-  if (typeof tls !== "boolean") throw check.failure("tls", tls, "true or false");
+  const fields = {
+    attestation: check.boolean(attestation, "attestation"),
+    tls: check.boolean(tls, "tls"),
+  };
   // Nothing would say whose key it is.
-  if (tls && !attestation) throw check.failure("tls", tls, 'false, with "attestation" turned off');
-  return { attestation, tls };
+  if (fields.tls && !fields.attestation)
+    throw check.failure("tls", tls, 'false, with "attestation" turned off');
+  return fields;
+}
+
+function parseReady(check: Check, value: unknown): "listen" | "app" {
+  if (value === "listen" || value === "app") return value;
+  throw check.failure("ready", value, '"listen" or "app"');
+}
+
+function parseRedact(check: Check, value: unknown): readonly string[] {
+  return parseList(check, value, "redact", REDACT_LIST_EXPECTED).map((rule, index) => {
+    if (typeof rule === "string" && isRedactRule(rule)) return rule;
+    throw check.failure(`redact[${index}]`, rule, REDACT_EXPECTED);
+  });
+}
+
+const REDACT_LIST_EXPECTED = 'an array of field names and "/patterns/"';
+
+function parseTmp(check: Check, value: unknown, memoryMiB: number): number {
+  const mib = value === undefined ? Math.ceil(memoryMiB / 4) : mebibytes(value);
+  if (Number.isInteger(mib) && (mib as number) >= 1 && (mib as number) <= memoryMiB) return mib as number;
+  throw check.failure(
+    "tmp",
+    value,
+    `MiB as a number, or "64M", "1G", from 1 MiB to the enclave's ${memoryMiB}`,
+  );
 }
 
 function parseCompression(check: Check, value: unknown): Compression {
@@ -196,89 +256,4 @@ function parseCompression(check: Check, value: unknown): Compression {
     algorithm,
     level: check.integer(fields.level ?? levels.default, "compression.level", 1, levels.max),
   };
-}
-
-/** The checks that every field shares, and the shape of their messages. */
-class Check {
-  readonly #file: string;
-
-  constructor(file: string) {
-    this.#file = file;
-  }
-
-  failure(path: string, got: unknown, expected: string, fix?: string): CloisterError {
-    return new CloisterError(
-      "E_CONFIG",
-      `${this.#file}: ${path}: got ${show(got)}, expected ${expected}`,
-      fix === undefined ? {} : { fix },
-    );
-  }
-
-  /** A plain object; with `fields`, one that has no others. */
-  object(value: unknown, path: string, fields?: readonly string[]): Readonly<Record<string, unknown>> {
-    if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      throw this.failure(path, value, "an object");
-    }
-    const unknown =
-      fields === undefined ? undefined : Object.keys(value).find((key) => !fields.includes(key));
-    if (unknown !== undefined) {
-      const near = nearest(unknown, fields ?? []);
-      const hint = near === undefined ? {} : { fix: `Did you mean "${near}"?` };
-      const place = path === "the default export" ? "" : `${path}: `;
-      const message = `${this.#file}: ${place}got "${unknown}", expected only ${fields?.join(", ")}`;
-      throw new CloisterError("E_CONFIG", message, hint);
-    }
-    return value as Readonly<Record<string, unknown>>;
-  }
-
-  integer(value: unknown, path: string, least: number, most: number): number {
-    if (Number.isInteger(value) && (value as number) >= least && (value as number) <= most)
-      return value as number;
-    throw this.failure(path, value, `an integer from ${least} to ${most}`);
-  }
-
-  optional<T>(
-    value: unknown,
-    path: string,
-    is: (value: unknown) => value is T,
-    expected: string,
-  ): T | undefined {
-    if (value === undefined || is(value)) return value;
-    throw this.failure(path, value, expected);
-  }
-}
-
-/** A value as a message shows it, cut where it is long. */
-function show(value: unknown): string {
-  if (typeof value === "function") return "a function";
-  if (typeof value === "bigint") return `${value}n`;
-  let text: string | undefined;
-  try {
-    text = JSON.stringify(value);
-  } catch {
-    // Cyclic, or a toJSON that throws: its type has to do.
-  }
-  text ??= String(typeof value);
-  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
-}
-
-/** The candidate at most two edits away from `word`. */
-export function nearest(word: string, candidates: readonly string[]): string | undefined {
-  const scored = candidates.map((candidate) => ({ candidate, distance: editDistance(word, candidate) }));
-  scored.sort((a, b) => a.distance - b.distance);
-  return scored.find(({ distance }) => distance <= 2)?.candidate;
-}
-
-/** Levenshtein distance, one row at a time. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const change = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next[j] = Math.min(change, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1);
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
 }

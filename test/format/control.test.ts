@@ -11,20 +11,42 @@ import {
   readParentMessage,
   splitLogText,
 } from "../../format/control.ts";
+import type { EnclaveStats } from "../../format/stats.ts";
 import { concat } from "../../format/struct.ts";
 import { refusal, utf8 } from "./vectors.ts";
 
+const stats: EnclaveStats = {
+  uptimeMs: 5000.5,
+  cpuMs: 812,
+  loopDelayP50Ms: 0.02,
+  loopDelayP99Ms: 1.5,
+  loopDelayMaxMs: 12,
+  stalledMs: 0,
+  rssBytes: 90_000_000,
+  heapUsedBytes: 12_000_000,
+  memoryAvailableBytes: 100_000_000,
+  memoryTotalBytes: 180_000_000,
+  egressAllowed: 3,
+  egressDenied: 1,
+  logRecords: 17,
+  logDropped: 0,
+  clockSkewMs: -0.25,
+  clockErrorMs: 1.75,
+};
 const enclaveMessages: EnclaveMessage[] = [
   { type: "hello", protocol: 1, node: "v26.10.0", name: "hello" },
   { type: "phase", phase: "init", uptimeMs: 812.25 },
   { type: "ready", uptimeMs: 1000, ports: [8080, 4294967294] },
   { type: "log", time: 1_700_000_000_000, source: "stdout", text: "grüße\n\u2028" },
   { type: "log", time: 1, source: "stderr", text: "", dropped: 3 },
+  { type: "stats", stats },
+  { type: "clock", sentMs: 5000.25 },
   { type: "exit", status: 255, reason: "exception", lastWords: ["Error: x", "    at app.ts:1"] },
 ];
 const parentMessages: ParentMessage[] = [
   { type: "shutdown", deadlineMs: 5000 },
   { type: "time", unixMs: 1_700_000_000_000 },
+  { type: "time", unixMs: 1_700_000_000_000, sentMs: 5000.25 },
   { type: "bye" },
 ];
 

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { EGRESS_EXPECTED } from "../../format/egress.ts";
 import { decodeEnclaveJson, type EnclaveJson, encodeEnclaveJson } from "../../format/enclave.ts";
+import { REDACT_EXPECTED } from "../../format/redact.ts";
 import { refusal, utf8 } from "./vectors.ts";
 
 const config: EnclaveJson = {
@@ -14,6 +15,11 @@ const config: EnclaveJson = {
   ca: [],
   attestation: true,
   tls: false,
+  ready: "listen",
+  redact: ["password", "/sk_[a-z]+/i"],
+  tmpMiB: 64,
+  proxyProtocol: false,
+  dev: false,
 };
 
 test("reads back what was written", () => {
@@ -26,7 +32,8 @@ test("the same configuration is the same bytes", () => {
   expect(encodeEnclaveJson(shuffled)).toEqual(encodeEnclaveJson(config));
   expect(new TextDecoder().decode(encodeEnclaveJson({ ...config, env: {}, ports: [1] }))).toBe(
     '{\n  "version": 1,\n  "name": "hello",\n  "entry": "dist/app.js",\n  "ports": [\n    1\n  ],\n  "env": {},\n  "egress": [\n    "api.example.com:443",\n    "*.example.com:*"\n  ],\n  "ca": [],\n' +
-      '  "attestation": true,\n  "tls": false\n}\n',
+      '  "attestation": true,\n  "tls": false,\n  "ready": "listen",\n  "redact": [\n    "password",\n    "/sk_[a-z]+/i"\n  ],\n' +
+      '  "tmpMiB": 64,\n  "proxyProtocol": false,\n  "dev": false\n}\n',
   );
 });
 
@@ -65,6 +72,12 @@ describe("names the path of what is wrong", () => {
     [{ ca: [1] }, "ca[0]: got 1, expected a string"],
     [{ tls: undefined }, "tls: got nothing, expected true or false"],
     [{ attestation: 1 }, "attestation: got 1, expected true or false"],
+    [{ ready: "soon" }, 'ready: got "soon", expected listen | app'],
+    [{ redact: ["ok", ""] }, `redact[1]: got "", expected ${REDACT_EXPECTED}`],
+    [{ redact: ["/(/"] }, `redact[0]: got "/(/", expected ${REDACT_EXPECTED}`],
+    [{ tmpMiB: 0 }, "tmpMiB: got 0, expected 1..1048576"],
+    [{ proxyProtocol: "yes" }, 'proxyProtocol: got "yes", expected true or false'],
+    [{ dev: null }, "dev: got null, expected true or false"],
     [{ env: [] }, "env: got an array of 0, expected an object"],
     [{ env: { A: 1 } }, "env.A: got 1, expected a string"],
     [{ env: { "A=B": "x" } }, 'env.A=B: got "x", expected a variable name without = and NUL'],

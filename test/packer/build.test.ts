@@ -111,6 +111,11 @@ describe("building examples/hello", () => {
       ca: [],
       attestation: true,
       tls: false,
+      ready: "listen",
+      redact: [],
+      tmpMiB: 64,
+      proxyProtocol: false,
+      dev: false,
     });
     const two = await build({
       directory: join(ROOT, "examples/node-server"),

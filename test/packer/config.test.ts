@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { defineConfig, nearest, parseConfig } from "../../packer/config.ts";
+import { nearest } from "../../packer/check.ts";
+import { defineConfig, parseConfig } from "../../packer/config.ts";
 import { loadConfig, loadProject } from "../../packer/project.ts";
 import { failure, folder } from "./folder.ts";
 
@@ -14,6 +15,10 @@ const DEFAULTS = {
   ca: [],
   attestation: true,
   tls: false,
+  ready: "listen",
+  redact: [],
+  tmpMiB: 128,
+  proxyProtocol: false,
   compression: { algorithm: "zstd", level: 9 },
 };
 
@@ -23,9 +28,12 @@ describe("a configuration", () => {
   test.each([
     [{ name: "my-app.2_x" }, { name: "my-app.2_x" }],
     [{ entry: "src/x.ts" }, { entry: "src/x.ts" }],
-    [{ memory: 192 }, { memoryMiB: 192 }],
-    [{ memory: "192M" }, { memoryMiB: 192 }],
-    [{ memory: "2G" }, { memoryMiB: 2048 }],
+    [{ memory: 192 }, { memoryMiB: 192, tmpMiB: 48 }],
+    [
+      { memory: "192M", tmp: "64M" },
+      { memoryMiB: 192, tmpMiB: 64 },
+    ],
+    [{ memory: "2G" }, { memoryMiB: 2048, tmpMiB: 512 }],
     [{ cpus: 1 }, { cpus: 1 }],
     [{ ports: [1, 0xffff_fffe] }, { ports: [1, 0xffff_fffe] }],
     [{ ports: [] }, { ports: [] }],
@@ -38,6 +46,10 @@ describe("a configuration", () => {
     [{ egress: ["a.com:443", "*.b.com:*"] }, { egress: ["a.com:443", "*.b.com:*"] }],
     [{ ca: ["ca.pem"] }, { ca: ["ca.pem"] }],
     [{ tls: true }, { tls: true }],
+    [{ ready: "app" }, { ready: "app" }],
+    [{ redact: ["password", "/sk_\\w+/i"] }, { redact: ["password", "/sk_\\w+/i"] }],
+    [{ tmp: 16 }, { tmpMiB: 16 }],
+    [{ proxyProtocol: true }, { proxyProtocol: true }],
     [{ name: undefined }, {}],
   ])("%j is valid", (config, parsed) => {
     expect(parseConfig(config, "c")).toEqual({ ...DEFAULTS, ...parsed });
@@ -51,7 +63,7 @@ describe("a configuration", () => {
     [() => 1, "the default export: got a function, expected an object"],
     [
       { memroy: 1 },
-      'got "memroy", expected only name, entry, memory, cpus, ports, env, egress, ca, attestation, tls, compression',
+      'got "memroy", expected only name, entry, memory, cpus, ports, env, egress, ca, attestation, tls, ready, redact, tmp, proxyProtocol, compression',
     ],
     [{ name: "a/b" }, 'name: got "a/b", expected 1 to 64 letters'],
     [{ name: "x".repeat(65) }, "name: got "],
@@ -74,6 +86,15 @@ describe("a configuration", () => {
     [{ ca: ["", "x"] }, 'ca[0]: got "", expected the path of a PEM file'],
     [{ ca: "ca.pem" }, 'ca: got "ca.pem", expected an array of PEM files'],
     [{ tls: 1 }, "tls: got 1, expected true or false"],
+    [{ ready: true }, 'ready: got true, expected "listen" or "app"'],
+    [{ redact: "password" }, 'redact: got "password", expected an array of field names'],
+    [{ redact: ["/[/"] }, 'redact[0]: got "/[/", expected a field\'s name, or a regular expression'],
+    [
+      { tmp: "1G" },
+      'tmp: got "1G", expected MiB as a number, or "64M", "1G", from 1 MiB to the enclave\'s 512',
+    ],
+    [{ tmp: 0 }, "tmp: got 0, expected MiB"],
+    [{ proxyProtocol: 2 }, "proxyProtocol: got 2, expected true or false"],
     [{ attestation: "no" }, 'attestation: got "no", expected true or false'],
     [{ tls: true, attestation: false }, 'tls: got true, expected false, with "attestation" turned off'],
     [{ ports: 8080 }, "ports: got 8080, expected an array of vsock ports"],
