@@ -48,8 +48,9 @@ async function main(): Promise<void> {
   phase(housekeeper, "heartbeat");
   const remark = await seedEntropy(nsm);
   if (remark !== undefined) housekeeper.say(remark);
-  enterEnclave({ debug, nsm });
-  await run(configuration, housekeeper);
+  const readiness = watchReadiness(configuration, housekeeper);
+  enterEnclave({ debug, nsm, ready: () => readiness.said() });
+  await run(configuration, housekeeper, readiness);
 }
 
 /** From here on descriptors 1 and 2 are pipes, and an end is reported. */
@@ -67,8 +68,18 @@ function bringUpLoopback(): void {
   configureIpv6Loopback("lo");
 }
 
+function watchReadiness({ ready: mode, ports }: EnclaveJson, housekeeper: Housekeeper): Readiness {
+  const onReady = (listening: readonly number[]) =>
+    housekeeper.tell({ type: "ready", uptimeMs: uptimeMs(), ports: listening });
+  return new Readiness({ mode, ports, onReady });
+}
+
 /** Load the app and serve what it exports. Returns when it is running; the process ends when it ends. */
-async function run(configuration: EnclaveJson, housekeeper: Housekeeper): Promise<void> {
+async function run(
+  configuration: EnclaveJson,
+  housekeeper: Housekeeper,
+  readiness: Readiness,
+): Promise<void> {
   const { ports } = configuration;
   let served: Served | undefined;
   const ending = watchEnding((status, reason) => finish(housekeeper, status, reason));
@@ -76,10 +87,6 @@ async function run(configuration: EnclaveJson, housekeeper: Housekeeper): Promis
     // An app of requests has done its duty when the last one is answered.
     if (served !== undefined) void served.close().then(() => ending.end(0, "signal"));
     else ending.end(status, "signal");
-  });
-  const readiness = new Readiness({
-    ports,
-    onReady: (listening) => housekeeper.tell({ type: "ready", uptimeMs: uptimeMs(), ports: listening }),
   });
   mirrorServers({
     ports,

@@ -39,3 +39,11 @@ export const vsock = {
 export function isDebug(): boolean {
   return inEnclave("isDebug").debug;
 }
+
+/**
+ * The app is ready: with `ready: "app"` in the configuration, published ports are relayed from here on (once its module is
+ * evaluated). A second call, and a call where a listening port is what counts, change nothing.
+ */
+export function ready(): void {
+  inEnclave("ready").ready?.();
+}

@@ -6,6 +6,8 @@ export interface Place {
   readonly debug: boolean;
   /** Absent where this machine has none. */
   readonly nsm?: NsmModule | undefined;
+  /** The app says that it is ready. */
+  readonly ready?: () => void;
 }
 
 let place: Place | undefined;
