@@ -20,8 +20,13 @@ const RULES: Readonly<Record<string, Rule>> = {
   packer: { ours: ["format"], node: true, packages: ["esbuild"] },
   launcher: { ours: ["linux", "format"], node: true, packages: [] },
   emulator: { ours: ["linux", "format", "launcher/device.ts"], node: true, packages: [] },
+  dev: {
+    ours: ["format", "linux", "init", "runtime", "client", "packer", "launcher", "emulator"],
+    node: true,
+    packages: ["vitest"],
+  },
   cli: {
-    ours: ["format", "linux", "runtime", "client", "packer", "launcher", "emulator"],
+    ours: ["format", "linux", "runtime", "client", "packer", "launcher", "emulator", "dev"],
     node: true,
     packages: [],
   },
