@@ -3,6 +3,7 @@
  * name `cloister` resolves to, so it imports nothing that a configuration does not need.
  */
 import { EGRESS_EXPECTED, parseEgressRule } from "../format/egress.ts";
+import type { EnclaveJson } from "../format/enclave.ts";
 import { isRedactRule, REDACT_EXPECTED } from "../format/redact.ts";
 import { Check } from "./check.ts";
 
@@ -62,22 +63,15 @@ export interface CloisterConfig {
   readonly compression?: { readonly algorithm?: Compression["algorithm"]; readonly level?: number };
 }
 
-/** A configuration that has been checked. `entry` and `name` stay undefined where the project decides. */
-export interface Config {
+/**
+ * A configuration that has been checked. `entry` and `name` stay undefined where the project decides; `ca` still names files,
+ * which the packer reads.
+ */
+export interface Config extends Omit<EnclaveJson, "version" | "name" | "entry" | "dev"> {
   readonly name: string | undefined;
   readonly entry: string | undefined;
   readonly memoryMiB: number;
   readonly cpus: number;
-  readonly ports: readonly number[];
-  readonly env: Readonly<Record<string, string>>;
-  readonly egress: readonly string[];
-  readonly ca: readonly string[];
-  readonly attestation: boolean;
-  readonly tls: boolean;
-  readonly ready: "listen" | "app";
-  readonly redact: readonly string[];
-  readonly tmpMiB: number;
-  readonly proxyProtocol: boolean;
   readonly compression: Compression;
 }
 
