@@ -2,29 +2,17 @@
 import { registerHooks } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { APP_DIRECTORY, type EnclaveJson, RUNTIME_SYMBOL } from "../format/enclave.ts";
+import { type EnclaveJson, RUNTIME_SYMBOL } from "../format/enclave.ts";
 import * as runtime from "../runtime/index.ts";
-import { PRELOAD } from "../runtime/network.ts";
+import type { Machine } from "./machine.ts";
 
-/**
- * What the app finds in process.env besides its own. NODE_ENV: libraries show clients their stack traces without it.
- * NODE_OPTIONS: a child process of Node has its outbound network too.
- */
-const ENVIRONMENT = {
-  PATH: "/bin",
-  HOME: "/root",
-  LANG: "C.UTF-8",
-  NODE_ENV: "production",
-  NODE_OPTIONS: `--require=${PRELOAD}`,
-} as const;
-
-/** Environment, working directory and arguments, as if a shell had started `node entry` in /app. */
-export function prepareProcess({ env, entry }: EnclaveJson): void {
+/** Environment, working directory and arguments, as if a shell had started `node entry` in the app's directory. */
+export function prepareProcess({ env, entry }: EnclaveJson, { directory, environment }: Machine): void {
   // The kernel's: HOME, TERM, and every word of the cmdline that it did not know.
   for (const name of Object.keys(process.env)) delete process.env[name];
-  Object.assign(process.env, ENVIRONMENT, env);
-  process.chdir(APP_DIRECTORY);
-  process.argv = [process.execPath, join(APP_DIRECTORY, entry)];
+  Object.assign(process.env, environment, env);
+  process.chdir(directory);
+  process.argv = [process.execPath, join(directory, entry)];
   // Stack traces name the lines of the app's own files.
   process.setSourceMapsEnabled(true);
 }
@@ -48,7 +36,7 @@ export function provideRuntime(): void {
 }
 
 /** Evaluate the entry module; its default export. Rejects with whatever it throws. */
-export async function importApp({ entry }: EnclaveJson): Promise<unknown> {
-  const module = (await import(pathToFileURL(join(APP_DIRECTORY, entry)).href)) as { default?: unknown };
+export async function importApp({ entry }: EnclaveJson, { directory }: Machine): Promise<unknown> {
+  const module = (await import(pathToFileURL(join(directory, entry)).href)) as { default?: unknown };
   return module.default;
 }

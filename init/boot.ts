@@ -10,6 +10,7 @@ import { reapOrphans } from "../linux/reaper.ts";
 import { restartMachine } from "../linux/reboot.ts";
 import { readConfiguration } from "./configuration.ts";
 import { openConsole, writeConsole } from "./console.ts";
+import { ENCLAVE } from "./enclave.ts";
 import { sendHeartbeat } from "./heartbeat.ts";
 import { Housekeeper } from "./housekeeper.ts";
 import { isDebugMode } from "./mode.ts";
@@ -43,7 +44,7 @@ export async function boot(): Promise<Booted> {
   phase(housekeeper, "heartbeat");
   const remark = await seedEntropy(nsm);
   if (remark !== undefined) housekeeper.say(remark);
-  return { configuration, housekeeper, nsm, debug };
+  return { configuration, housekeeper, nsm, debug, machine: ENCLAVE };
 }
 
 /** From here on descriptors 1 and 2 are pipes, and an end is reported. */

@@ -1,9 +1,11 @@
 /** What the boot asks of the Nitro Secure Module: PCR0, and entropy for the kernel. */
 import { readFileSync } from "node:fs";
-import { TAIL_EMULATED_NSM } from "../format/abi.ts";
+import { CID_PARENT, PORT_NSM, TAIL_EMULATED_NSM } from "../format/abi.ts";
 import { decodeNsmResponse, encodeNsmRequest, type NsmResponse } from "../format/nsm.ts";
 import { addEntropy } from "../linux/random.ts";
-import { DeviceModule, EmulatedModule, type NsmModule } from "../runtime/module.ts";
+import { connectVsock } from "../linux/vsock.ts";
+import { DeviceModule } from "../runtime/device.ts";
+import { EmulatedModule, type NsmModule } from "../runtime/module.ts";
 import { tailWords } from "./mode.ts";
 
 const HWRNG_CURRENT = "/sys/class/misc/hw_random/rng_current";
@@ -13,7 +15,8 @@ const NSM_HWRNG = "nsm-hwrng";
 export function openModule(cmdline: string): NsmModule | undefined {
   const device = DeviceModule.open();
   if (device !== undefined) return device;
-  return tailWords(cmdline).includes(TAIL_EMULATED_NSM) ? new EmulatedModule() : undefined;
+  if (!tailWords(cmdline).includes(TAIL_EMULATED_NSM)) return undefined;
+  return new EmulatedModule(() => connectVsock({ cid: CID_PARENT, port: PORT_NSM }));
 }
 
 /** PCR0 by the hardware's word; undefined where this machine has none. Throws where it has one that refuses. */

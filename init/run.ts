@@ -2,18 +2,18 @@
 import { inspect } from "node:util";
 import type { ExitReason } from "../format/control.ts";
 import type { EnclaveJson } from "../format/enclave.ts";
-import type { listenVsock } from "../linux/vsock.ts";
 import { attestedApp } from "../runtime/attested.ts";
 import { createTlsIdentity } from "../runtime/identity.ts";
 import { mirrorServers } from "../runtime/listen.ts";
 import type { NsmModule } from "../runtime/module.ts";
-import { routeNetwork } from "../runtime/network.ts";
 import { attestBinding } from "../runtime/nsm.ts";
 import { enterEnclave } from "../runtime/place.ts";
 import { Readiness } from "../runtime/ready.ts";
 import { type FetchApp, isFetchApp, type Served, serveFetch } from "../runtime/serve.ts";
+import type { Listen } from "../runtime/vsock.ts";
 import { importApp, prepareProcess, provideRuntime } from "./app.ts";
 import { failLoad, watchEnding } from "./ending.ts";
+import type { Machine } from "./machine.ts";
 import { handleSignals } from "./signals.ts";
 
 /** What the boot found out. */
@@ -22,6 +22,7 @@ export interface Place {
   readonly debug: boolean;
   /** Absent where this machine has none. */
   readonly nsm: NsmModule | undefined;
+  readonly machine: Machine;
 }
 
 /** Who hears of the app. */
@@ -31,14 +32,15 @@ export interface AppHost {
   /** Once; `ports`: the vsock ports reachable by then. */
   onReady(ports: readonly number[]): void;
   finish(status: number, reason: ExitReason): never;
-  /** Default: the enclave's vsock. */
-  readonly listen?: typeof listenVsock;
+  /** Default: the machine's vsock. */
+  readonly listen?: Listen;
 }
 
 /** Load the app and serve what it exports. Returns when it is running; the process ends when it ends. */
-export async function runApp({ configuration, debug, nsm }: Place, host: AppHost): Promise<void> {
+export async function runApp({ configuration, debug, nsm, machine }: Place, host: AppHost): Promise<void> {
   const { ports, ready: mode } = configuration;
-  const listen = host.listen === undefined ? {} : { listen: host.listen };
+  const { vsock } = machine;
+  const { listen = vsock.listen } = host;
   let served: Served | undefined;
   const ending = watchEnding((status, reason) => host.finish(status, reason));
   handleSignals((status) => {
@@ -47,18 +49,18 @@ export async function runApp({ configuration, debug, nsm }: Place, host: AppHost
     else ending.end(status, "signal");
   });
   const readiness = new Readiness({ mode, ports, onReady: (listening) => host.onReady(listening) });
-  enterEnclave({ debug, nsm, ready: () => readiness.said() });
+  enterEnclave({ debug, nsm, vsock, ready: () => readiness.said() });
   mirrorServers({
     ports,
     onListening: (port) => readiness.listening(port),
     say: (line) => host.say(line),
-    ...listen,
+    listen,
   });
-  routeNetwork(configuration);
-  prepareProcess(configuration);
+  machine.route(configuration);
+  prepareProcess(configuration, machine);
   provideRuntime();
   try {
-    const app = await importApp(configuration);
+    const app = await importApp(configuration, machine);
     ending.loaded();
     if (isFetchApp(app)) {
       const [port] = ports;
@@ -80,11 +82,11 @@ async function serveApp(
   app: FetchApp,
   port: number,
   { name, tls, attestation }: EnclaveJson,
-  listen: Pick<AppHost, "listen">,
+  listen: Listen,
 ): Promise<Served> {
   const onError = (error: unknown) => process.stderr.write(`${inspect(error)}\n`);
   const identity = tls ? await createTlsIdentity(name) : undefined;
   const tlsKey = identity?.spkiHash ?? null;
   const served = attestation ? attestedApp(app, { attest: attestBinding, tlsKey, onError }) : app;
-  return serveFetch(served, { port, onError, tls: identity, ...listen });
+  return serveFetch(served, { port, onError, tls: identity, listen });
 }

@@ -3,7 +3,9 @@
  * Source of signatures: the man pages, section 2 and 3. An FFI call costs about 0.16 µs.
  */
 import type * as Ffi from "node:ffi";
-import { constants } from "node:os";
+import { SystemError } from "./failure.ts";
+
+export { SystemError };
 
 // The module prints one ExperimentalWarning a process; the exact Node is pinned, so users have nothing to act on.
 function loadFfi(): typeof Ffi {
@@ -32,24 +34,6 @@ const errnoAddress = __errno_location();
 /** errno of the FFI call just made. */
 export function errno(): number {
   return ffi.getInt32(errnoAddress, 0);
-}
-
-const names = new Map<number, string>(Object.entries(constants.errno).map(([name, value]) => [value, name]));
-
-/** A failed system call: `code` is Node's name for it (`ECONNRESET`), `errno` the positive number. */
-export class SystemError extends Error {
-  readonly code: string;
-  readonly errno: number;
-  readonly syscall: string;
-
-  constructor(syscall: string, number: number, detail = "") {
-    const code = names.get(number) ?? `ERRNO_${number}`;
-    super(`${syscall}${detail && `(${detail})`}: ${code}`);
-    this.name = "SystemError";
-    this.code = code;
-    this.errno = number;
-    this.syscall = syscall;
-  }
 }
 
 /** Return a call's result, or throw its errno. `detail` names the object: a path, a port. */

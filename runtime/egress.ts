@@ -4,15 +4,21 @@
  */
 import { canonicalHost, EgressList, egressRuleFor } from "../format/egress.ts";
 import { CloisterError } from "../format/errors.ts";
+import type { LookupAnswer, OutboundRequest, ResolveAnswer } from "../format/outbound.ts";
 import { Names } from "./names.ts";
-import { Outbound } from "./outbound.ts";
 
 export interface EgressOptions {
   /** Rules of the measured configuration. */
   readonly rules: readonly string[];
   /** A line for the log. */
   readonly say: (line: string) => void;
-  readonly outbound?: Outbound;
+  readonly outbound: Questions;
+}
+
+/** What is asked of the parent's proxy about names. Rejects where it does not answer. */
+export interface Questions {
+  lookup(host: string): Promise<LookupAnswer>;
+  resolve(request: Extract<OutboundRequest, { type: "resolve" }>): Promise<ResolveAnswer>;
 }
 
 /** What the parent is told to connect to. */
@@ -24,12 +30,12 @@ export interface Destination {
 }
 
 export class Egress {
-  readonly outbound: Outbound;
+  readonly outbound: Questions;
   readonly names = new Names();
   readonly #list: EgressList;
   readonly #say: (line: string) => void;
 
-  constructor({ rules, say, outbound = new Outbound() }: EgressOptions) {
+  constructor({ rules, say, outbound }: EgressOptions) {
     this.#list = new EgressList(rules);
     this.#say = say;
     this.outbound = outbound;

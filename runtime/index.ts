@@ -2,15 +2,8 @@
  * `cloister/runtime`: what an app uses in its enclave. The packer leaves the import as it is, and init answers it with the
  * one instance that it carries. Elsewhere the import works and every call throws E_NOT_IN_ENCLAVE.
  */
-import {
-  type ConnectOptions,
-  connectVsock,
-  type ListenOptions,
-  listenVsock,
-  type VsockListener,
-  type VsockSocket,
-} from "../linux/vsock.ts";
 import { inEnclave } from "./place.ts";
+import type { ConnectOptions, ListenOptions, VsockListener, VsockSocket } from "./vsock.ts";
 
 export type { NsmDescription } from "../format/nsm.ts";
 export { type AttestOptions, attest, NsmError, type NsmErrorCode, nsm, type Register } from "./nsm.ts";
@@ -24,14 +17,12 @@ export const vsock = {
    * `timeoutMs`, default 10 s); or with the signal's reason.
    */
   async connect(options: ConnectOptions): Promise<VsockSocket> {
-    inEnclave("vsock.connect");
-    return await connectVsock(options);
+    return await inEnclave("vsock.connect").vsock.connect(options);
   },
 
   /** Listen on a port. Throws EADDRINUSE. */
   listen(options: ListenOptions, onConnection: (socket: VsockSocket) => void): VsockListener {
-    inEnclave("vsock.listen");
-    return listenVsock(options, onConnection);
+    return inEnclave("vsock.listen").vsock.listen(options, onConnection);
   },
 } as const;
 

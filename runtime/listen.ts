@@ -3,7 +3,7 @@
  * vsock connection is handed to the server as if it had accepted it itself.
  */
 import { Server, type Socket } from "node:net";
-import { listenVsock, type VsockListener } from "../linux/vsock.ts";
+import type { Listen, VsockListener } from "./vsock.ts";
 
 /** The part of net.Server and net.Socket that lib/net.js shares between accepting and closing. */
 interface AcceptingServer extends Server {
@@ -41,7 +41,7 @@ export interface MirrorOptions {
   readonly onListening: (port: number) => void;
   /** A line for the log. */
   readonly say: (line: string) => void;
-  readonly listen?: typeof listenVsock;
+  readonly listen: Listen;
 }
 
 const LOOPBACK = /^(127\.|::1$|::ffff:127\.)/;
@@ -51,7 +51,7 @@ const LOOPBACK = /^(127\.|::1$|::ffff:127\.)/;
  * it would be on any machine, unless the configuration lists its port. A vsock port that is taken is the server's 'error',
  * and the server is closed.
  */
-export function mirrorServers({ ports, onListening, say, listen = listenVsock }: MirrorOptions): void {
+export function mirrorServers({ ports, onListening, say, listen }: MirrorOptions): void {
   const mirrors = new WeakMap<Server, VsockListener>();
   const awaited = new WeakSet<Server>();
   const { listen: listenTcp, close } = Server.prototype;

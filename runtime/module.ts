@@ -1,13 +1,10 @@
-/** Ways to a Nitro Secure Module: the kernel's device, or in the emulator a connection to the parent. */
+/** A Nitro Secure Module, as the runtime asks it, and the emulator's, which is a connection to the parent. */
+import type { Socket } from "node:net";
 import { constants } from "node:os";
-import { setImmediate as nextTurn } from "node:timers/promises";
-import { CID_PARENT, PORT_NSM } from "../format/abi.ts";
 import { mismatch } from "../format/failure.ts";
 import { encodeFrame, FrameDecoder } from "../format/frame.ts";
 import { NSM_REQUEST_MAX, NSM_RESPONSE_MAX } from "../format/nsm.ts";
-import { SystemError } from "../linux/ffi.ts";
-import { exchangeNsm, openNsm } from "../linux/nsm.ts";
-import { connectVsock, type VsockSocket } from "../linux/vsock.ts";
+import { SystemError } from "../linux/failure.ts";
 
 export interface NsmModule {
   /**
@@ -18,7 +15,7 @@ export interface NsmModule {
 }
 
 /** Lets one task in at a time, in order. */
-class Queue {
+export class Queue {
   #last: Promise<unknown> = Promise.resolve();
 
   run<T>(task: () => Promise<T>): Promise<T> {
@@ -28,47 +25,17 @@ class Queue {
   }
 }
 
-/**
- * /dev/nsm. Its ioctl blocks the thread for as long as the module takes, and a thread of its own would not make it answer
- * more: the driver lets one request in at a time. Between two of them the event loop has a turn.
- */
-export class DeviceModule implements NsmModule {
-  readonly #fd: number;
-  readonly #queue = new Queue();
-
-  private constructor(fd: number) {
-    this.#fd = fd;
-  }
-
-  /** Undefined where this machine has none. Open it once: the descriptor is never closed. */
-  static open(): DeviceModule | undefined {
-    const fd = openNsm();
-    return fd === undefined ? undefined : new DeviceModule(fd);
-  }
-
-  exchange(request: Uint8Array): Promise<Uint8Array> {
-    return this.#queue.run(async () => {
-      await nextTurn();
-      return this.exchangeNow(request);
-    });
-  }
-
-  /** For the boot, which has nothing else to do. Throws SystemError. */
-  exchangeNow(request: Uint8Array): Uint8Array {
-    return exchangeNsm(this.#fd, request);
-  }
-}
-
 /** As long as the driver of /dev/nsm waits (linux drivers/misc/nsm.c). */
 const ANSWER_TIMEOUT_MS = 120_000;
 
 /** The emulator's module, on the parent. A connection that is lost is made again by the next request. */
 export class EmulatedModule implements NsmModule {
-  readonly #connect: () => Promise<VsockSocket>;
+  readonly #connect: () => Promise<Socket>;
   readonly #queue = new Queue();
-  #socket: VsockSocket | undefined;
+  #socket: Socket | undefined;
 
-  constructor(connect = () => connectVsock({ cid: CID_PARENT, port: PORT_NSM })) {
+  /** `connect`: to the parent's PORT_NSM. */
+  constructor(connect: () => Promise<Socket>) {
     this.#connect = connect;
   }
 
@@ -90,14 +57,14 @@ export class EmulatedModule implements NsmModule {
     });
   }
 
-  async #open(): Promise<VsockSocket> {
+  async #open(): Promise<Socket> {
     const socket = await this.#connect();
     // While no request waits, a lost connection is nobody's error.
     return socket.on("error", () => {}).on("end", () => socket.destroy());
   }
 }
 
-async function ask(socket: VsockSocket, request: Uint8Array): Promise<Uint8Array> {
+async function ask(socket: Socket, request: Uint8Array): Promise<Uint8Array> {
   const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
   const decoder = new FrameDecoder(NSM_RESPONSE_MAX);
   const onData = (chunk: Uint8Array) => {

@@ -16,6 +16,7 @@ import {
 import { closeDescriptor } from "../linux/descriptor.ts";
 import { receiveAnswer, sendQuestion } from "../linux/exchange.ts";
 import { openVsock } from "../linux/vsock.ts";
+import type { Questions } from "./egress.ts";
 
 /** The parent answers a lookup within 10 s, whatever its resolver does. */
 const LOOKUP_TIMEOUT_MS = 20_000;
@@ -31,7 +32,7 @@ export interface Connected {
 }
 
 /** Where the parent's proxy is reached; tests have one of their own. */
-export class Outbound {
+export class Outbound implements Questions {
   readonly #open: (signal: AbortSignal) => Promise<number>;
 
   constructor(open = openProxy) {

@@ -1,11 +1,13 @@
 /** Where this code runs: init says so at boot; anywhere else there is no enclave. */
 import { CloisterError } from "../format/errors.ts";
 import type { NsmModule } from "./module.ts";
+import type { Vsock } from "./vsock.ts";
 
 export interface Place {
   readonly debug: boolean;
   /** Absent where this machine has none. */
   readonly nsm?: NsmModule | undefined;
+  readonly vsock: Vsock;
   /** The app says that it is ready. */
   readonly ready?: () => void;
 }

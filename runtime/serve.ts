@@ -1,9 +1,9 @@
 /** A default-exported `{ fetch }` as an HTTP/1.1 server on a vsock port. */
 import type { IncomingMessage, RequestListener, Server, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
-import { listenVsock } from "../linux/vsock.ts";
 import { acceptInto } from "./listen.ts";
 import { send, toRequest } from "./request.ts";
+import type { Listen } from "./vsock.ts";
 
 /** What an app default-exports: the handler of Workers, Bun, Deno and Hono. */
 export interface FetchApp {
@@ -23,7 +23,7 @@ export interface ServeOptions {
   readonly onError: (error: unknown) => void;
   /** Serve with TLS 1.3; PEM. Left out: without. */
   readonly tls?: { readonly key: string; readonly cert: string } | undefined;
-  readonly listen?: typeof listenVsock;
+  readonly listen: Listen;
 }
 
 export interface Served {
@@ -33,7 +33,7 @@ export interface Served {
 
 /** Serve the app. Throws EADDRINUSE. */
 export function serveFetch(app: FetchApp, options: ServeOptions): Served {
-  const { port, onError, tls, listen = listenVsock } = options;
+  const { port, onError, tls, listen } = options;
   const server = createFetchServer(app, onError, tls);
   // Loads undici, which takes as long: ready means that the first request is as fast as the next.
   void globalThis.Request;

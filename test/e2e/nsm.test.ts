@@ -22,10 +22,12 @@ import { type BuiltApp, buildApp, ROOT, type Running, start } from "./enclave.ts
 const APP = `
 import { existsSync, readFileSync } from "node:fs";
 import { attest, isDebug, nsm } from "cloister/runtime";
-import { DeviceModule, EmulatedModule } from ${JSON.stringify(join(ROOT, "runtime/module.ts"))};
+import { connectVsock } from ${JSON.stringify(join(ROOT, "linux/vsock.ts"))};
+import { DeviceModule } from ${JSON.stringify(join(ROOT, "runtime/device.ts"))};
+import { EmulatedModule } from ${JSON.stringify(join(ROOT, "runtime/module.ts"))};
 
 const bytes = (hex?: string) => (hex === undefined ? undefined : Uint8Array.fromHex(hex));
-const raw = existsSync("/dev/nsm") ? DeviceModule.open()! : new EmulatedModule();
+const raw = existsSync("/dev/nsm") ? DeviceModule.open()! : new EmulatedModule(() => connectVsock({ cid: 3, port: 9003 }));
 
 const calls: Record<string, (...words: any[]) => unknown> = {
   attest: ({ nonce, userData, publicKey }) =>

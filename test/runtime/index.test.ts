@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from "vitest";
 import { enterEnclave } from "../../runtime/place.ts";
+import { NO_VSOCK } from "./parent.ts";
 
 afterEach(() => enterEnclave(undefined));
 
@@ -14,6 +15,6 @@ test("outside an enclave the import works, and every use says so", async () => {
 
 test("inside, the mode is known", async () => {
   const { isDebug } = await import("../../runtime/index.ts");
-  enterEnclave({ debug: true });
+  enterEnclave({ debug: true, vsock: NO_VSOCK });
   expect(isDebug()).toBe(true);
 });

@@ -17,6 +17,7 @@ import type { VsockSocket } from "../../linux/vsock.ts";
 import { attest, NsmError, nsm } from "../../runtime/index.ts";
 import { EmulatedModule } from "../../runtime/module.ts";
 import { enterEnclave } from "../../runtime/place.ts";
+import { NO_VSOCK } from "./parent.ts";
 
 afterEach(() => enterEnclave(undefined));
 
@@ -29,7 +30,7 @@ function answering(answer: (request: NsmRequest) => NsmResponse | Uint8Array): N
     const response = answer(request);
     return response instanceof Uint8Array ? response : encodeNsmResponse(response);
   };
-  enterEnclave({ debug: false, nsm: { exchange } });
+  enterEnclave({ debug: false, nsm: { exchange }, vsock: NO_VSOCK });
   return asked;
 }
 
@@ -185,7 +186,7 @@ test("no random bytes at all are an error, not an endless loop", async () => {
 
 test("without an enclave, and in one without a module", async () => {
   await expect(attest()).rejects.toMatchObject({ code: "E_NOT_IN_ENCLAVE" });
-  enterEnclave({ debug: false });
+  enterEnclave({ debug: false, vsock: NO_VSOCK });
   for (const run of [() => attest(), () => nsm.describe(), () => nsm.pcr(0), () => nsm.random(1)]) {
     await expect(run()).rejects.toMatchObject({ code: "E_NO_NSM" });
   }

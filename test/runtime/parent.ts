@@ -4,6 +4,15 @@ import { makeSocketPair } from "../../linux/descriptor.ts";
 import { SystemError } from "../../linux/ffi.ts";
 import { openStream } from "../../linux/stream.ts";
 import { type listenVsock, VsockSocket } from "../../linux/vsock.ts";
+import type { Vsock } from "../../runtime/vsock.ts";
+
+/** Of a place whose vsock nobody uses. */
+export const NO_VSOCK: Vsock = {
+  connect: () => Promise.reject(new Error("vsock was used")),
+  listen() {
+    throw new Error("vsock was used");
+  },
+};
 
 const EADDRINUSE = 98;
 const ECONNRESET = 104;
