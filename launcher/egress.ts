@@ -19,6 +19,7 @@ import { concat } from "../format/struct.ts";
 import { isReachable } from "./address.ts";
 import type { VsockStream } from "./device.ts";
 import { LookupError, Resolver } from "./resolver.ts";
+import { type Traffic, TrafficCounter } from "./traffic.ts";
 
 const { EACCES, ECONNREFUSED, EAFNOSUPPORT } = constants.errno;
 const EAI_NONAME = -3008;
@@ -61,6 +62,7 @@ export class EgressProxy {
   readonly #onRefusal: (reason: string) => void;
   readonly #sockets = new Set<Socket>();
   readonly #streams = new Set<VsockStream>();
+  readonly #counter = new TrafficCounter();
 
   /** Throws RangeError for a rule that is none. */
   constructor({ rules, local = [], onRefusal = () => {}, resolver = new Resolver() }: EgressOptions) {
@@ -94,6 +96,11 @@ export class EgressProxy {
   close(): void {
     for (const stream of this.#streams) stream.destroy();
     for (const socket of this.#sockets) reset(socket);
+  }
+
+  /** Connections that stood; `refused`: connections and names that the rules, not the remote, refused. */
+  traffic(): Traffic {
+    return this.#counter.read();
   }
 
   async #answer(request: Exclude<OutboundRequest, Connect>, host: string | undefined): Promise<Uint8Array> {
@@ -146,6 +153,7 @@ export class EgressProxy {
       stream.end(encodeStatus(status));
       return;
     }
+    this.#counter.follow(socket);
     stream.write(encodeStatus(0));
     relay(socket, stream);
   }
@@ -176,6 +184,7 @@ export class EgressProxy {
   }
 
   #refuse(what: string, why: string): number {
+    this.#counter.refuse();
     this.#onRefusal(`egress: ${what}: refused: ${why}`);
     return -EACCES;
   }

@@ -9,6 +9,7 @@ import type { EnclaveEvent, ExitReport } from "./event.ts";
 import { type LogEvent, LogStream } from "./logs.ts";
 import type { ParentPort } from "./port.ts";
 import type { Published, Publisher } from "./publish.ts";
+import type { Traffic } from "./traffic.ts";
 
 /** How long an enclave may take to reboot after its exit report, milliseconds. */
 const REBOOT_LIMIT_MS = 10_000;
@@ -17,6 +18,13 @@ const STOP_DEADLINE_MS = 10_000;
 const REPORT_LIMIT_MS = 5_000;
 /** What an ended enclave said last may still be on its way, milliseconds. */
 const DRAIN_LIMIT_MS = 1_000;
+
+/** What its ports and its proxy carried so far. */
+export interface EnclaveTraffic {
+  readonly published: readonly (Published & Traffic)[];
+  /** Undefined where this launch carries nothing outward. */
+  readonly egress: Traffic | undefined;
+}
 
 export interface EnclaveDetails {
   /** As nitro-cli names it: instance id, `-enc`, slot in hexadecimal. */
@@ -36,7 +44,11 @@ export interface EnclaveParts {
   /** The image has our init, which says on the control channel when the app is ready. */
   readonly saysReady: boolean;
   readonly publishers: readonly Publisher[];
+  /** Absent: nothing is carried outward. */
+  readonly egress: { traffic(): Traffic } | undefined;
   readonly emit: (event: EnclaveEvent) => void;
+  /** The parent's clock, Unix milliseconds. */
+  readonly now: () => number;
   /** Since launch() was called. */
   readonly elapsedMs: () => number;
   readonly release: () => Promise<void>;
@@ -73,7 +85,7 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
     this.memoryMiB = details.memoryMiB;
     this.cpuIds = details.cpuIds;
     this.debug = details.debug;
-    this.published = parts.publishers.map(({ address, port, vsockPort }) => ({ address, port, vsockPort }));
+    this.published = parts.publishers.map(placeOf);
     this.#parts = parts;
     this.ready = this.#ready.promise;
     // Who does not ask whether it is ready hears of its end by `exited`.
@@ -86,6 +98,12 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
   /** Connect to a vsock port of the enclave. Rejects ECONNRESET (nothing listens) or ETIMEDOUT. */
   connect(port: number, options?: { timeoutMs?: number }): Promise<VsockStream> {
     return this.#parts.vsock.connect(this.cid, port, options);
+  }
+
+  traffic(): EnclaveTraffic {
+    const { publishers, egress } = this.#parts;
+    const published = publishers.map((publisher) => ({ ...placeOf(publisher), ...publisher.traffic() }));
+    return { published, egress: egress?.traffic() };
   }
 
   /** The serial console, in debug mode only: elsewhere rejects ECONNRESET, as on hardware. */
@@ -158,7 +176,7 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
         emit(message);
         break;
       case "clock":
-        this.#channel?.send({ type: "time", unixMs: Date.now(), sentMs: message.sentMs });
+        this.#channel?.send({ type: "time", unixMs: this.#parts.now(), sentMs: message.sentMs });
         break;
       case "exit":
         this.#receiveExit(message);
@@ -198,6 +216,10 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
     emit({ type: "exit", report });
     return report;
   }
+}
+
+function placeOf({ address, port, vsockPort }: Publisher): Published {
+  return { address, port, vsockPort };
 }
 
 /** Why an enclave that ended so never got ready. */

@@ -46,6 +46,8 @@ export interface LaunchOptions {
   /** Ends the launch, or the enclave once it runs. */
   readonly signal?: AbortSignal;
   readonly onEvent?: (event: EnclaveEvent) => void;
+  /** What the enclave is told when it asks for the time, Unix milliseconds. Default: Date.now. For tests and simulations. */
+  readonly now?: () => number;
   /** Default: nitro-cli's limit, 180 s for an image up to 6 GiB in up to 100 GiB. */
   readonly heartbeatLimitMs?: number;
 }
@@ -115,7 +117,9 @@ async function start(launch: Launch): Promise<Enclave> {
       control,
       saysReady: image.isOurs,
       publishers,
+      egress: carrier,
       emit: options.onEvent ?? (() => {}),
+      now: options.now ?? Date.now,
       elapsedMs,
       release: () => resources.disposeAsync(),
     },

@@ -2,6 +2,7 @@
 import { createServer, type Server, type Socket } from "node:net";
 import { CloisterError } from "../format/errors.ts";
 import type { VsockStream } from "./device.ts";
+import { type Traffic, TrafficCounter } from "./traffic.ts";
 
 export interface Publish {
   /** Default: 127.0.0.1. */
@@ -22,6 +23,7 @@ export interface Publisher extends Published {
   start(connect: (port: number) => Promise<VsockStream>): void;
   /** No more connections; those there are get reset. */
   close(): void;
+  traffic(): Traffic;
 }
 
 /**
@@ -31,12 +33,14 @@ export interface Publisher extends Published {
  */
 export async function publishPort({ address = "127.0.0.1", port, vsockPort }: Publish): Promise<Publisher> {
   const sockets = new Set<Socket>();
+  const counter = new TrafficCounter();
   const waiting: Socket[] = [];
   let relay = (socket: Socket): void => {
     waiting.push(socket);
   };
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
     sockets.add(socket);
+    counter.follow(socket);
     socket.once("close", () => sockets.delete(socket));
     // The relay hears of the end by "close".
     socket.on("error", () => {});
@@ -49,13 +53,14 @@ export async function publishPort({ address = "127.0.0.1", port, vsockPort }: Pu
     port: typeof bound === "object" && bound !== null ? bound.port : port,
     vsockPort,
     start(connect) {
-      relay = (socket) => void relayTo(socket, connect(vsockPort));
+      relay = (socket) => void relayTo(socket, connect(vsockPort), counter);
       for (const socket of waiting.splice(0)) relay(socket);
     },
     close() {
       server.close();
       for (const socket of sockets) reset(socket);
     },
+    traffic: () => counter.read(),
   };
 }
 
@@ -76,12 +81,17 @@ function takenFix(port: number): string {
 }
 
 /** Relay once the enclave answers. */
-async function relayTo(socket: Socket, connection: Promise<VsockStream>): Promise<void> {
+async function relayTo(
+  socket: Socket,
+  connection: Promise<VsockStream>,
+  counter: TrafficCounter,
+): Promise<void> {
   let stream: VsockStream;
   try {
     stream = await connection;
   } catch {
     // ECONNRESET (nothing listens) or ETIMEDOUT in the enclave: the client sees its connection reset.
+    counter.refuse();
     reset(socket);
     return;
   }
