@@ -38,7 +38,7 @@ export type EnclaveMessage =
       readonly dropped?: number;
     }
   | { readonly type: "stats"; readonly stats: EnclaveStats }
-  /** What time is it? `sentMs`: the enclave's CLOCK_BOOTTIME, for the answer to repeat. */
+  /** What time is it? `sentMs`: by a counter of the enclave's, for the answer to repeat. */
   | { readonly type: "clock"; readonly sentMs: number }
   /** The app's end: last message of every enclave that did not crash. `lastWords`: last lines of stderr. */
   | {
@@ -51,8 +51,8 @@ export type EnclaveMessage =
 export type ParentMessage =
   /** Ask the app to stop: it sees SIGTERM, and is ended when `deadlineMs` have passed. */
   | { readonly type: "shutdown"; readonly deadlineMs: number }
-  /** Unix milliseconds by the parent's clock; with `sentMs` the answer to that question, else an offer. */
-  | { readonly type: "time"; readonly unixMs: number; readonly sentMs?: number }
+  /** The answer to `clock`: Unix milliseconds by the parent's clock, and the question's `sentMs`. */
+  | { readonly type: "time"; readonly unixMs: number; readonly sentMs: number }
   /** The parent has the exit report; the enclave may reboot. */
   | { readonly type: "bye" };
 
@@ -228,14 +228,12 @@ export function readParentMessage(line: JsonNode): ParentMessage | undefined {
   switch (type) {
     case "shutdown":
       return { type, deadlineMs: line.get("deadlineMs").milliseconds() };
-    case "time": {
-      const sentMs = line.get("sentMs");
+    case "time":
       return {
         type,
         unixMs: line.get("unixMs").milliseconds(),
-        ...(sentMs.present && { sentMs: sentMs.milliseconds() }),
+        sentMs: line.get("sentMs").milliseconds(),
       };
-    }
     case "bye":
       return { type };
     default:

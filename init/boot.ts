@@ -44,6 +44,7 @@ export async function boot(): Promise<Booted> {
   phase(housekeeper, "heartbeat");
   const remark = await seedEntropy(nsm);
   if (remark !== undefined) housekeeper.say(remark);
+  housekeeper.awaitClock();
   return { configuration, housekeeper, nsm, debug, machine: ENCLAVE };
 }
 

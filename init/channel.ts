@@ -64,6 +64,13 @@ export class ControlChannel {
     this.pump();
   }
 
+  /** Send now, past what is waiting, or not at all. False: there is no parent, or it does not read. */
+  send(message: EnclaveMessage): boolean {
+    if (this.#stream === undefined || this.#blocked) return false;
+    this.#blocked = !this.#stream.write(encodeMessage(message));
+    return true;
+  }
+
   /** Send what is waiting; call after adding to the ring. */
   pump(): void {
     const stream = this.#stream;

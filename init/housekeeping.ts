@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parentPort, workerData } from "node:worker_threads";
 import { CID_PARENT, PORT_CONTROL } from "../format/abi.ts";
 import type { ExitReason, ParentMessage } from "../format/control.ts";
-import { setClock, uptimeMs } from "../linux/clock.ts";
+import { uptimeMs } from "../linux/clock.ts";
 import { restartMachine } from "../linux/reboot.ts";
 import { openStream } from "../linux/stream.ts";
 import { connectVsock } from "../linux/vsock.ts";
@@ -16,14 +16,11 @@ import { ControlChannel } from "./channel.ts";
 import { writeConsole } from "./console.ts";
 import { type HousekeepingData, type HousekeepingMessage, REPORT_DEADLINE_MS } from "./message.ts";
 import { LastWords, LineCutter, type LogRecord, RecordRing } from "./records.ts";
+import { openEnclaveClock } from "./time/enclave.ts";
 
 /** Log records that wait for the parent, bytes: what an enclave of 192 MiB can spare. */
 const RING_BYTES = 2 * 1024 * 1024;
 const CONTROL_TIMEOUT_MS = 2_000;
-/** A clock that is right to this much is left alone: the channel's own delay is of that order. */
-const CLOCK_TOLERANCE_MS = 200;
-/** 2026-10-01, before which no enclave of this release ran: a parent cannot move the clock into the time before. */
-const CLOCK_FLOOR_MS = Date.UTC(2026, 9, 1);
 /** 128 + SIGKILL, as a shell reports it. */
 const STATUS_KILLED = 137;
 const TIMER_MAX_MS = 2 ** 31 - 1;
@@ -38,8 +35,8 @@ const channel = new ControlChannel({
   onMessage: obey,
   onFirstConnect: () => channel.tell({ type: "phase", phase: "control", uptimeMs: uptimeMs() }),
 });
+const { keeper } = openEnclaveClock({ ask: (sentMs) => channel.send({ type: "clock", sentMs }), say });
 const outputs = [follow("stdout", data.stdout), follow("stderr", data.stderr)];
-let clockIsSet = false;
 let killer: NodeJS.Timeout | undefined;
 let reporting = false;
 
@@ -49,15 +46,21 @@ parentPort?.on("message", (message: HousekeepingMessage) => {
       channel.tell(message.message);
       break;
     case "say":
-      log("init", message.text);
-      channel.pump();
+      say(message.text);
       break;
     case "end":
       // Once the kill has begun the app's own end comes too late: the exit report says "killed".
       if (!reporting) void report(message.status, message.reason);
   }
 });
-void channel.open();
+void keepTime();
+
+async function keepTime(): Promise<void> {
+  await keeper.boot(channel.open());
+  Atomics.store(data.clockIsSet, 0, 1);
+  Atomics.notify(data.clockIsSet, 0);
+  keeper.keep();
+}
 
 interface Output {
   readonly fd: number;
@@ -75,6 +78,11 @@ function follow(source: "stdout" | "stderr", fd: number): Output {
   return { fd, stream, cutter };
 }
 
+function say(text: string): void {
+  log("init", text);
+  channel.pump();
+}
+
 function log(source: LogRecord["source"], text: string): void {
   ring.push({ type: "log", time: Date.now(), source, text });
   if (source === "stderr") lastWords.push(text);
@@ -87,11 +95,7 @@ function obey(message: ParentMessage): void {
     killer = setTimeout(kill, Math.min(message.deadlineMs, TIMER_MAX_MS));
     process.kill(process.pid, "SIGTERM");
   }
-  if (message.type === "time" && !clockIsSet) {
-    clockIsSet = true;
-    const isOff = Math.abs(message.unixMs - Date.now()) > CLOCK_TOLERANCE_MS;
-    if (isOff && message.unixMs >= CLOCK_FLOOR_MS) setClock(message.unixMs);
-  }
+  if (message.type === "time") keeper.answer(message);
 }
 
 /** The app did not end in time; its thread may be blocked, so this one ends the enclave. */

@@ -12,6 +12,8 @@ export interface HousekeepingData {
   readonly debug: boolean;
   /** One i32: 1 once the end has been reported. The main thread waits for it. */
   readonly reported: Int32Array<SharedArrayBuffer>;
+  /** One i32: 1 once the clock has been set. */
+  readonly clockIsSet: Int32Array<SharedArrayBuffer>;
 }
 
 export type HousekeepingMessage =
@@ -24,3 +26,5 @@ export type HousekeepingMessage =
 
 /** How long the end of the app waits for the parent's `bye`. */
 export const REPORT_DEADLINE_MS = 2_000;
+/** How long the app waits for the clock: as the driver of /dev/nsm for an answer, and a little for the parent's. */
+export const CLOCK_DEADLINE_MS = 125_000;

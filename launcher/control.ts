@@ -9,9 +9,6 @@ import {
 import { CloisterError } from "../format/errors.ts";
 import type { VsockStream } from "./device.ts";
 
-/** How often the enclave is told the time, milliseconds: its clock may drift. */
-const TIME_INTERVAL_MS = 60_000;
-
 export interface ControlChannel {
   send(message: ParentMessage): void;
   /** Settles when no message can come any more. */
@@ -31,8 +28,6 @@ export function openControl(
   const send = (message: ParentMessage) => {
     if (stream.writable) stream.write(encodeMessage(message));
   };
-  const tellTime = () => send({ type: "time", unixMs: Date.now() });
-  const clock = setInterval(tellTime, TIME_INTERVAL_MS).unref();
   const decoder = new MessageDecoder(readEnclaveMessage, onMessage);
   stream.on("data", (chunk: Buffer) => {
     try {
@@ -45,10 +40,6 @@ export function openControl(
   });
   stream.once("end", () => stream.end());
   const { promise: closed, resolve } = Promise.withResolvers<void>();
-  stream.once("close", () => {
-    clearInterval(clock);
-    resolve();
-  });
-  tellTime();
+  stream.once("close", () => resolve());
   return { send, closed, close: () => stream.destroy() };
 }

@@ -45,7 +45,6 @@ const enclaveMessages: EnclaveMessage[] = [
 ];
 const parentMessages: ParentMessage[] = [
   { type: "shutdown", deadlineMs: 5000 },
-  { type: "time", unixMs: 1_700_000_000_000 },
   { type: "time", unixMs: 1_700_000_000_000, sentMs: 5000.25 },
   { type: "bye" },
 ];

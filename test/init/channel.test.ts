@@ -109,18 +109,21 @@ test("a parent that does not read costs a bounded ring, and hears how much it mi
 test("messages of the parent are obeyed, unknown types ignored", async () => {
   const it = rig();
   await it.channel.open();
-  parentOf(it).write('{"type":"shutdown","deadlineMs":10}\n{"type":"dance"}\n{"type":"time","unixMs":5}\n');
+  parentOf(it).write(
+    '{"type":"shutdown","deadlineMs":10}\n{"type":"dance"}\n{"type":"time","unixMs":5,"sentMs":1}\n',
+  );
   await vi.waitFor(() => expect(it.obeyed.length).toBe(2));
   expect(it.obeyed).toEqual([
     { type: "shutdown", deadlineMs: 10 },
-    { type: "time", unixMs: 5 },
+    { type: "time", unixMs: 5, sentMs: 1 },
   ]);
 });
 
 test.each([
   ["not JSON", "{{{\n"],
   ["a wrong field", '{"type":"shutdown","deadlineMs":"soon"}\n'],
-  ["a negative time", '{"type":"time","unixMs":-1}\n'],
+  ["a negative time", '{"type":"time","unixMs":-1,"sentMs":1}\n'],
+  ["an answer to no question", '{"type":"time","unixMs":1}\n'],
   ["a line without an end", "x".repeat(70_000)],
   ["bytes", "\xff\xfe\0\n"],
 ])("a hostile parent loses the connection: %s", async (_, text) => {

@@ -284,7 +284,7 @@ describe("control channel", () => {
       await beat(guest);
       const first = control(guest);
       const log = { type: "log", time: 5, source: "stdout", text: "hello" } as const;
-      first.say({ type: "phase", phase: "init", uptimeMs: 1 }, READY, log);
+      first.say({ type: "phase", phase: "init", uptimeMs: 1 }, READY, log, { type: "clock", sentMs: 7 });
       await first.hear("time");
       first.stream.once("close", () => {
         control(guest).say({ type: "phase", phase: "init", uptimeMs: 1 }, READY, { ...log, dropped: 3 });
