@@ -1,4 +1,4 @@
-/** What goes wrong with connections out of an enclave. Part of the catalogue in errors.ts. */
+/** What goes wrong where an app wants more than an enclave has: connections out of it, other programs. Part of the catalogue in errors.ts. */
 export const departures = {
   E_EGRESS_DENIED: {
     cause: "The app asked for a host or port that its measured allow-list does not have.",
@@ -12,6 +12,12 @@ export const departures = {
   E_EGRESS_UDP: {
     cause: "The app sent a UDP datagram out of the enclave, which has TCP only.",
     fix: "Use the service over TCP or HTTP; names are resolved without UDP. The loopback has UDP.",
+  },
+  E_NO_PROGRAM: {
+    cause:
+      "The app started a program that the enclave does not have: it has Node, no shell and no other program, and none that " +
+      "a script's first line may name.",
+    fix: "Do it in JavaScript, or start Node itself: `spawn(process.execPath, …)`, `fork(…)`; `exec` needs a shell.",
   },
   E_OUTBOUND: {
     cause: "Enclave and parent do not speak the same protocol on vsock port 9002.",

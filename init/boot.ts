@@ -8,13 +8,14 @@ import { SystemError } from "../linux/ffi.ts";
 import { configureIpv4, configureIpv6Loopback, setHostName } from "../linux/network.ts";
 import { reapOrphans } from "../linux/reaper.ts";
 import { restartMachine } from "../linux/reboot.ts";
+import { explainMissingPrograms } from "../runtime/program.ts";
 import { readConfiguration } from "./configuration.ts";
 import { openConsole, writeConsole } from "./console.ts";
 import { ENCLAVE } from "./enclave.ts";
 import { sendHeartbeat } from "./heartbeat.ts";
 import { Housekeeper } from "./housekeeper.ts";
 import { isDebugMode } from "./mode.ts";
-import { MOUNTS, mountAll } from "./mounts.ts";
+import { mountAll, mountRows } from "./mounts.ts";
 import { openModule, readPcr0, seedEntropy } from "./nsm.ts";
 import type { Place } from "./run.ts";
 
@@ -29,22 +30,22 @@ export interface Booted extends Place {
 
 /** Rejects where the enclave is of no use: `die` is for that. */
 export async function boot(): Promise<Booted> {
-  mountAll(MOUNTS, complain);
+  const configuration = readConfiguration();
+  mountAll(mountRows(configuration), complain);
   const cmdline = readFileSync("/proc/cmdline", "utf8");
   const nsm = openModule(cmdline);
   const debug = isDebugMode(cmdline, readPcr0(nsm));
-  const configuration = readConfiguration();
   const housekeeper = keepHouse(configuration, debug);
   phase(housekeeper, "kernel", started - startMs);
   phase(housekeeper, "init", started);
   reapOrphans();
   bringUpLoopback();
   setHostName(configuration.name);
+  explainMissingPrograms();
   await sendHeartbeat();
   phase(housekeeper, "heartbeat");
   const remark = await seedEntropy(nsm);
   if (remark !== undefined) housekeeper.say(remark);
-  housekeeper.awaitClock();
   return { configuration, housekeeper, nsm, debug, machine: ENCLAVE };
 }
 

@@ -4,12 +4,7 @@ import { Worker } from "node:worker_threads";
 import type { EnclaveMessage, ExitReason } from "../format/control.ts";
 import { closeDescriptor, makePipe, replaceDescriptor } from "../linux/descriptor.ts";
 import { makeBlocking } from "../linux/stream.ts";
-import {
-  CLOCK_DEADLINE_MS,
-  type HousekeepingData,
-  type HousekeepingMessage,
-  REPORT_DEADLINE_MS,
-} from "./message.ts";
+import { type HousekeepingData, type HousekeepingMessage, REPORT_DEADLINE_MS } from "./message.ts";
 
 /** Where the packer puts the bundle of housekeeping.ts. */
 const SCRIPT = "/lib/housekeeping.cjs";
@@ -17,7 +12,6 @@ const SCRIPT = "/lib/housekeeping.cjs";
 export class Housekeeper {
   readonly #worker: Worker;
   readonly #reported = new Int32Array(new SharedArrayBuffer(4));
-  readonly #clockIsSet = new Int32Array(new SharedArrayBuffer(4));
 
   /** Takes descriptors 0, 1 and 2. `onError`: the thread died, which it has no reason to. */
   constructor(
@@ -31,13 +25,13 @@ export class Housekeeper {
       stdout: stdout.readEnd,
       stderr: stderr.readEnd,
       reported: this.#reported,
-      clockIsSet: this.#clockIsSet,
     };
+    // Before the worker: to make one, Node opens process.stdout, which must not take the console for the app's terminal.
+    replaceStandardDescriptors(stdout.writeEnd, stderr.writeEnd);
     this.#worker = new Worker(SCRIPT, { workerData, name: "housekeeping" });
     this.#worker.on("error", onError);
     // The app's end is when its own work ends.
     this.#worker.unref();
-    replaceStandardDescriptors(stdout.writeEnd, stderr.writeEnd);
   }
 
   tell(message: EnclaveMessage): void {
@@ -46,11 +40,6 @@ export class Housekeeper {
 
   say(text: string): void {
     this.#post({ type: "say", text });
-  }
-
-  /** Wait until the clock is set, so that the app never sees it go back. Blocks the thread. */
-  awaitClock(): void {
-    Atomics.wait(this.#clockIsSet, 0, 0, CLOCK_DEADLINE_MS);
   }
 
   /** Report the end and wait until the parent has it, there is none, or the deadline passed. Blocks the thread. */

@@ -1,0 +1,2 @@
+/** Imported when it is asked for. */
+export const loaded = "late";
