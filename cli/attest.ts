@@ -50,6 +50,10 @@ const OPTIONS = {
     value: "SECONDS",
     description: "How old the document may be (default: 300)",
   },
+  "allow-development": {
+    type: "boolean",
+    description: "Accept an image of `cloister dev`, whose app can be replaced",
+  },
   at: {
     type: "string",
     value: "TIME",
@@ -115,6 +119,7 @@ async function question(
       ? {}
       : { maxAge: parseInteger("--max-age", values["max-age"], 1, 1e9) * 1000 }),
     ...(values.at === undefined ? {} : { now: parseTime(values.at) }),
+    ...(values["allow-development"] === true ? { dangerouslyAllowDevelopment: true } : {}),
   };
   const asked = remote
     ? await askEndpoint(endpointOf(operand), nonce, io.signal)

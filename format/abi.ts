@@ -23,6 +23,12 @@ export const PORT_CONTROL = 9001;
 export const PORT_EGRESS = 9002;
 /** Enclave → parent: the emulator's NSM, only where there is no /dev/nsm. */
 export const PORT_NSM = 9003;
+/**
+ * Parent → enclave, in images that were built for development alone: the development channel (see development.ts), and the
+ * inspector of the app's Node. Above every TCP port, so that no server of the app has them.
+ */
+export const PORT_DEVELOPMENT = 100_001;
+export const PORT_INSPECTOR = 100_002;
 /** Parent → CID_HYPERVISOR, port CONSOLE_PORT_BASE + enclave CID: serial console, debug mode only. */
 export const CONSOLE_PORT_BASE = 10_000;
 

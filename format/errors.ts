@@ -163,6 +163,10 @@ const catalogue = {
     cause: "The enclave and its parent do not speak the same control protocol, or one of them misbehaves.",
     fix: "Build the image and run it with the same release of cloister.",
   },
+  E_DEVELOPMENT: {
+    cause: "The enclave and `cloister dev` do not speak the same protocol on the development channel.",
+    fix: "Press r, which builds the image again and starts it in a fresh VM.",
+  },
   E_ENCLAVE_JSON: {
     cause: "The enclave's configuration has a missing, unknown or impossible value.",
     fix: "Correct the named value in cloister.config.ts and build again.",
@@ -185,12 +189,25 @@ const catalogue = {
     fix: "Name a free path of at most 107 bytes in a folder of yours; remove what a killed process left there.",
   },
   E_PORT_TAKEN: {
-    cause: "Another program listens on the TCP port that the enclave was to be published on.",
-    fix: "Publish another port, or 0 for any free one.",
+    cause: "Another program listens on the TCP port of --publish or --health-port.",
+    fix: "Name another port, or 0 for any free one.",
   },
   E_PORT_UNUSABLE: {
-    cause: "This machine cannot listen on the TCP address that the enclave was to be published on.",
-    fix: "Publish on 127.0.0.1 and a port from 1024 on, or as a user who may use that one.",
+    cause: "This machine cannot listen on the TCP address of --publish or --health-port.",
+    fix: "Name 127.0.0.1 and a port from 1024 on, or run as a user who may use that one.",
+  },
+  E_ACTIVATION: {
+    cause: "systemd passed this process no such socket.",
+    fix:
+      "Start the unit that `cloister run --systemd` prints, with its .socket unit; FileDescriptorName there is the name " +
+      "in `--publish systemd:NAME:PORT`. A detached run gets no sockets.",
+  },
+  E_PROXY_HEADER: {
+    cause:
+      "A connection to an enclave that was built with proxyProtocol does not begin with a PROXY protocol v2 header.",
+    fix:
+      "Connect by `cloister run --publish`, which sends it. Behind another relay, or a load balancer with a header of its " +
+      "own, let exactly one of them send it: `--publish …,noproxy`.",
   },
   E_PARENT_PORT_TAKEN: {
     cause: "Another program listens on a vsock port of the parent that enclaves report to.",

@@ -26,6 +26,8 @@ interface Checks {
   readonly now?: number;
   /** How old a document may be, milliseconds; default: 5 minutes. */
   readonly maxAge?: number;
+  /** Accept an image whose app its parent can replace at any time, as `cloister dev` builds it. For tests. */
+  readonly dangerouslyAllowDevelopment?: boolean;
   /** How far the enclave's clock may be ahead of this one, milliseconds; default: 1 minute. */
   readonly clockSkew?: number;
 }
@@ -40,6 +42,7 @@ export interface Settings {
   readonly now: number;
   readonly maxAge: number;
   readonly clockSkew: number;
+  readonly allowDevelopment: boolean;
 }
 
 /** Ours: 128 bits are what chance cannot repeat. Bytes. */
@@ -60,6 +63,7 @@ export function readSettings(options: VerifyOptions): Settings {
     now: readTime("now", options.now ?? Date.now()),
     maxAge: readTime("maxAge", options.maxAge ?? MAX_AGE),
     clockSkew: readTime("clockSkew", options.clockSkew ?? CLOCK_SKEW),
+    allowDevelopment: options.dangerouslyAllowDevelopment === true,
   };
 }
 

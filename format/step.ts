@@ -14,6 +14,7 @@ const STEPS = {
   signature: ["E_ATTESTATION_SIGNATURE", "The last certificate's key signed the document"],
   time: ["E_ATTESTATION_TIME", "It was made just now"],
   mode: ["E_ATTESTATION_DEBUG", "The enclave does not run in debug mode"],
+  build: ["E_ATTESTATION_DEVELOPMENT", "The image was not built for development"],
   nonce: ["E_ATTESTATION_NONCE", "It answers the nonce that was sent"],
   registers: ["E_ATTESTATION_PCRS", "What runs in the enclave is what the policy accepts"],
   "public key": ["E_ATTESTATION_BINDING", "The enclave put in the public key that is expected"],

@@ -26,6 +26,11 @@ export const verdicts = {
     cause: "The enclave runs in debug mode: its parent can read its console, and its measurements are zero.",
     fix: "Start the enclave without --debug.",
   },
+  E_ATTESTATION_DEVELOPMENT: {
+    cause:
+      "The image was built for development by `cloister dev`: its parent can replace the app at any time.",
+    fix: "Run an image of `cloister build`; in tests of a client, set dangerouslyAllowDevelopment.",
+  },
   E_ATTESTATION_NONCE: {
     cause: "The document answers another question than yours: it may be a recording.",
     fix: "Send a fresh random nonce with each request, and verify with that very one.",

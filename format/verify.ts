@@ -6,6 +6,7 @@ import { type AttestationDocument, decodeAttestation, decodeEnvelope } from "./a
 import type { Certificate } from "./certificate.ts";
 import { checkChain, checkLinks, decodeChain, iso, nameOf, verifyLinks } from "./chain.ts";
 import { type CoseSign1, verifyCoseSign1 } from "./cose.ts";
+import { DEVELOPMENT_REGISTER, DEVELOPMENT_VALUE } from "./development.ts";
 import { mismatch, quote } from "./failure.ts";
 import { isBytes, readSettings, type Settings, type VerifyOptions } from "./options.ts";
 import { checkPcrs } from "./policy.ts";
@@ -121,6 +122,7 @@ async function checkContent(
 ): Promise<void> {
   await steps.run("time", () => [undefined, checkTime(document.timestamp, settings)]);
   await steps.run("mode", () => [undefined, checkMode(document)]);
+  await checkBuild(steps, document, settings);
   await compare(steps, "nonce", document.nonce, settings.nonce);
   await steps.run("registers", () => [undefined, checkPcrs(document, settings.policy)]);
   await compare(steps, "public key", document.publicKey, settings.publicKey);
@@ -142,6 +144,25 @@ function checkMode(document: AttestationDocument): string {
     throw mismatch("E_ATTESTATION_DEBUG", `PCR${index}`, got, "a measurement");
   }
   return "measured";
+}
+
+/** The mark is the boot's, and locked: no app can take it away or put another one there. */
+async function checkBuild(
+  steps: StepList,
+  document: AttestationDocument,
+  { allowDevelopment }: Settings,
+): Promise<void> {
+  const register = document.pcrs.get(DEVELOPMENT_REGISTER);
+  const isMarked = register !== undefined && toHex(register) === DEVELOPMENT_VALUE;
+  if (isMarked && allowDevelopment) {
+    steps.skip("build", "built for development, which is allowed");
+    return;
+  }
+  await steps.run("build", () => {
+    if (!isMarked) return [undefined, "not marked"];
+    const where = `PCR${DEVELOPMENT_REGISTER}`;
+    throw mismatch("E_ATTESTATION_DEVELOPMENT", where, "the mark of a development image", "none");
+  });
 }
 
 /** Neither side is secret: an ordinary comparison tells nobody anything. */

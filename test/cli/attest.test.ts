@@ -121,7 +121,7 @@ describe("a file", () => {
     const good = await call(real, "--skip-nonce", "--pcrs", policy, ...at, "--json");
     expect(good.status).toBe(0);
     const { Verified, Steps, Document } = JSON.parse(good.stdout);
-    expect([Verified, Steps.length, Document.Timestamp]).toEqual([true, 11, "2024-12-13T07:37:58.960Z"]);
+    expect([Verified, Steps.length, Document.Timestamp]).toEqual([true, 12, "2024-12-13T07:37:58.960Z"]);
     expect(Document.Measurements).toMatchObject(accepted);
     const bad = await call(real, "--skip-nonce", "--pcrs", policy, "--json");
     expect(bad.status).toBe(1);

@@ -39,7 +39,7 @@ test("verifies with WebCrypto and text codecs alone, bytes of another realm", as
   const chain = await createChain();
   const bytes = await signed(chain);
   const { steps } = await verifyAttestation(bytes, optionsFor(chain));
-  expect(steps.length).toBe(11);
+  expect(steps.length).toBe(12);
   bytes[100] = (bytes[100] ?? 0) ^ 1;
   await expect(verifyAttestation(bytes, optionsFor(chain))).rejects.toMatchObject({
     name: "AttestationError",

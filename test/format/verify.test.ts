@@ -9,6 +9,7 @@ import {
 } from "../../format/attestation.ts";
 import { encodeCbor } from "../../format/cbor.ts";
 import { decodeCoseSign1, encodeCoseSign1 } from "../../format/cose.ts";
+import { DEVELOPMENT_VALUE } from "../../format/development.ts";
 import { concat, toHex } from "../../format/struct.ts";
 import {
   AttestationError,
@@ -30,7 +31,9 @@ import {
   signed,
   USER_DATA,
 } from "./authority.ts";
-import { patched, vector } from "./vectors.ts";
+import { fromHex, patched, vector } from "./vectors.ts";
+
+const MARK = fromHex(DEVELOPMENT_VALUE);
 
 /** Every how many-th bit of the hardware's documents is flipped; VERIFY_EVERY_BIT=1 flips each. */
 const STRIDE = process.env.VERIFY_EVERY_BIT === undefined ? 61 : 1;
@@ -79,7 +82,8 @@ describe.each(real)("$name, made by hardware", ({ bytes, options, timestamp }) =
         "signature passed",
         "time passed",
       ],
-      ...["mode passed", "nonce skipped", "registers passed", "public key skipped", "user data skipped"],
+      ...["mode passed", "build passed"],
+      ...["nonce skipped", "registers passed", "public key skipped", "user data skipped"],
     ]);
   });
 
@@ -178,11 +182,21 @@ describe("a document under a root of our own", () => {
       signature: 'by "enclave"',
       time: "2026-03-04T05:06:07Z",
       mode: "measured",
+      build: "not marked",
       nonce: toHex(NONCE),
       registers: `PCR0 ${"10".repeat(48)}, PCR1 ${"11".repeat(48)}, PCR2 ${"12".repeat(48)}`,
       "public key": toHex(PUBLIC_KEY),
       "user data": toHex(USER_DATA),
     });
+  });
+
+  test("a development image is accepted where that is said, and other uses of its register always", async () => {
+    const marked = await signed(chain, { pcrs: new Map([...documentPcrs(), [31, MARK]]) });
+    const { steps } = await verifyAttestation(marked, { ...options, dangerouslyAllowDevelopment: true });
+    expect(steps.find(({ name }) => name === "build")).toMatchObject({ status: "skipped" });
+    expect(await verdict(marked, { ...options, dangerouslyAllowDevelopment: false })).toMatch(/^DEVELOPMENT/);
+    const other = new Map([...documentPcrs(), [31, register(1)]]);
+    expect(await verdict(await signed(chain, { pcrs: other }), options)).toMatch(/^verified/);
   });
 
   test("is refused by default: its root is not AWS's", async () => {
@@ -243,6 +257,12 @@ describe("a document under a root of our own", () => {
       { pcrs: new Map(documentPcrs().filter(([i]) => i !== 2)) },
       {},
       /^DEBUG mode: PCR2: got absent/,
+    ],
+    [
+      "the mark of a development image",
+      { pcrs: new Map([...documentPcrs(), [31, MARK]]) },
+      {},
+      "DEVELOPMENT build: PCR31: got the mark of a development image, expected none",
     ],
     [
       "another PCR0",
