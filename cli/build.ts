@@ -1,7 +1,10 @@
 import { relative, resolve } from "node:path";
-import { type BuildResult, build as buildEif } from "../packer/index.ts";
-import { command, type Io } from "./command.ts";
-import { parseCompression } from "./operand.ts";
+import { CloisterError } from "../format/errors.ts";
+import { replaceFile } from "../packer/file.ts";
+import { type BuildResult, build as buildEif, type SbomFormat } from "../packer/index.ts";
+import { breakdown, reportJson } from "./breakdown.ts";
+import { command, type Io, QUIET } from "./command.ts";
+import { parseCompression, refusal } from "./operand.ts";
 import { progress } from "./progress.ts";
 
 export const build = command({
@@ -24,17 +27,31 @@ export const build = command({
       value: "KIND[:LEVEL]",
       description: "none, gzip or zstd, e.g. zstd:19 (default: the configuration's, or zstd:9)",
     },
+    report: {
+      type: "boolean",
+      description: "Show what is in it and why: packages, licenses, who imports them",
+    },
+    sbom: {
+      type: "string",
+      multiple: true,
+      value: "FILE",
+      description: "Write a bill of materials: NAME.cdx.json (CycloneDX) or NAME.spdx.json (SPDX)",
+    },
+    quiet: QUIET,
     json: { type: "boolean", description: "One JSON value: path, size, measurements, sections" },
   },
   examples: [
     "cloister build",
     "cloister build src/app.ts -o app.eif",
     "cloister build --json | jq -r .Measurements.PCR0",
+    "cloister build --report --sbom app.cdx.json",
   ],
   async run(io, operands, values) {
     const [entry] = operands;
     const directory = resolve(io.directory, values.project ?? ".");
-    const step = progress(io);
+    const sboms = (values.sbom ?? []).map((path) => ({ path, format: sbomFormat(path) }));
+    const quiet = values.quiet === true;
+    const step = progress(io, quiet);
     const result = await buildEif({
       directory,
       ...(entry !== undefined && { entry: resolve(io.directory, entry) }),
@@ -44,13 +61,35 @@ export const build = command({
       }),
       onProgress: step,
     }).finally(() => step.done());
-    for (const warning of result.warnings) io.stderr.write(`warning: ${warning}\n`);
-    io.stdout.write(
-      values.json === true ? `${JSON.stringify(toJson(result), null, 2)}\n` : table(result, io),
-    );
+    for (const { path, format } of sboms) await writeSbom(resolve(io.directory, path), result.sbom(format));
+    if (!quiet) for (const warning of result.warnings) io.stderr.write(`warning: ${warning}\n`);
+    const report = values.report === true ? result.report() : undefined;
+    if (values.json === true) {
+      const value = { ...toJson(result), ...(report !== undefined && { Report: reportJson(report) }) };
+      io.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+    } else {
+      io.stdout.write(table(result, io));
+      if (report !== undefined) io.stdout.write(`\n${breakdown(report, result.sections)}`);
+    }
     return 0;
   },
 });
+
+/** By the names that both standards recommend. */
+function sbomFormat(path: string): SbomFormat {
+  if (path.endsWith(".cdx.json")) return "cyclonedx";
+  if (path.endsWith(".spdx.json")) return "spdx";
+  throw refusal("--sbom", path, "a name that ends in .cdx.json or .spdx.json");
+}
+
+async function writeSbom(path: string, text: string): Promise<void> {
+  await replaceFile(path, [Buffer.from(text)], { durable: false }).catch((cause: NodeJS.ErrnoException) => {
+    throw new CloisterError("E_WRITE", `${path}: got ${cause.code}, expected a path to write to`, {
+      fix: "Make room, or choose another place with --sbom.",
+      cause,
+    });
+  });
+}
 
 /** Keys as in nitro-cli's output, so that scripts read both. */
 export function toJson({ eifPath, sizeBytes, measurements, sections }: BuildResult): object {

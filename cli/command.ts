@@ -74,6 +74,13 @@ export function verb<O extends Options>(
   };
 }
 
+/** Of verbs that say more than what they are asked for. */
+export const QUIET = {
+  type: "boolean",
+  short: "q",
+  description: "No progress and no remarks: only results, and errors",
+} as const satisfies Option;
+
 const HELP: Options = { help: { type: "boolean", short: "h", description: "Show this text" } };
 
 async function runCommand<O extends Options>(

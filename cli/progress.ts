@@ -7,8 +7,8 @@ export interface Progress {
   done(): void;
 }
 
-export function progress(io: Io): Progress {
-  const shown = io.stderr.isTTY === true && io.env.CI === undefined;
+export function progress(io: Io, quiet = false): Progress {
+  const shown = !quiet && io.stderr.isTTY === true && io.env.CI === undefined;
   const show = (step: string) => {
     if (shown) io.stderr.write(`\r\u001b[K${step} …`);
   };

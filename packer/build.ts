@@ -1,7 +1,7 @@
 /** Entry module in, EIF and measurements out. */
 import { resolve } from "node:path";
 import { CloisterError } from "../format/errors.ts";
-import { encodeMetadata, METADATA_EGRESS } from "../format/metadata.ts";
+import { encodeCustomMetadata, encodeMetadata } from "../format/metadata.ts";
 import { encodeApp } from "./app.ts";
 import { makeBase, type Storage } from "./base.ts";
 import { type Bundle, bundleApp } from "./bundle.ts";
@@ -13,6 +13,8 @@ import { loadPrograms } from "./program.ts";
 import { loadProject, type Project } from "./project.ts";
 import { makeRamdisk, type Ramdisk } from "./ramdisk.ts";
 import { type Release, readRelease } from "./release.ts";
+import { makeReport, type Report } from "./report.ts";
+import { encodeSbom, type SbomFormat } from "./sbom.ts";
 
 export interface BuildOptions {
   /** The project: where cloister.config.* and package.json are. */
@@ -43,6 +45,10 @@ export interface BuildResult {
   readonly warnings: readonly string[];
   /** Milliseconds. `bundle` and `base` run at the same time. */
   readonly timings: Timings;
+  /** What is in it and why; made when it is asked for. */
+  report(): Report;
+  /** A bill of materials of it, JSON text; its time is `buildTime`. */
+  sbom(format: SbomFormat): string;
 }
 
 type Timings = Readonly<Record<"bundle" | "base" | "app" | "write" | "total", number>>;
@@ -69,7 +75,8 @@ export async function build(options: BuildOptions): Promise<BuildResult> {
   ]);
   report("Compressing the app");
   const apps = await clock.time("app", makeApps(project, bundle, storage));
-  const described = metadata(release, project, options.buildTime ?? sourceDateEpoch());
+  const buildTime = options.buildTime ?? sourceDateEpoch();
+  const described = metadata(release, project, buildTime);
   const image = new Image(base, described, apps, project.config);
   const memory = checkMemory(project.config.memoryMiB, [base.ramdisk, ...apps], image.sizeBytes);
   const measurements = image.measure();
@@ -84,6 +91,14 @@ export async function build(options: BuildOptions): Promise<BuildResult> {
     memoryMiB: memory.memoryMiB,
     warnings: [...bundle.warnings, ...memory.warnings],
     timings: clock.timings(),
+    report: () => makeReport(project, bundle, release),
+    sbom: (format) =>
+      encodeSbom(makeReport(project, bundle, release), {
+        format,
+        measurements,
+        toolVersion: release.version,
+        time: buildTime,
+      }),
   };
 }
 
@@ -92,7 +107,6 @@ async function makeApps(project: Project, bundle: Bundle, storage: Storage): Pro
 }
 
 function metadata(release: Release, project: Project, buildTime: number): Uint8Array {
-  const { egress } = project.config;
   return encodeMetadata({
     ImageName: project.name,
     ImageVersion: project.version,
@@ -105,7 +119,7 @@ function metadata(release: Release, project: Project, buildTime: number): Uint8A
     },
     DockerInfo: null,
     // The parent's proxy has its own copy of the list; what the enclave obeys is the measured one.
-    CustomMetadata: egress.length === 0 ? null : { [METADATA_EGRESS]: egress },
+    CustomMetadata: encodeCustomMetadata(project.config),
   });
 }
 

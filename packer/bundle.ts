@@ -1,14 +1,14 @@
 /** The app as one ES module with its source map, beside the files and packages that cannot be part of it. */
 import { isBuiltin } from "node:module";
 import { relative } from "node:path";
-import { type BuildResult, build, type Loader, type Message, type Plugin } from "esbuild";
+import { type BuildResult, build, type Loader, type Message, type Metafile, type Plugin } from "esbuild";
 import { isNative } from "./addon.ts";
 import { Assets, assetPlugin } from "./asset.ts";
 import { explainFailure, packageName } from "./failure.ts";
 import { findPackage, type Package } from "./package.ts";
 import type { Project } from "./project.ts";
 import { scanModules } from "./scan.ts";
-import { copyPackages } from "./tree.ts";
+import { type CopiedPackage, copyPackages } from "./tree.ts";
 
 /** A file of the app, `path` relative to /app with forward slashes. */
 export interface AppFile {
@@ -23,6 +23,10 @@ export interface Bundle {
   readonly files: readonly AppFile[];
   /** What lies below node_modules: packages that are copied whole. */
   readonly packages: readonly AppFile[];
+  /** The same files, by package. */
+  readonly copied: readonly CopiedPackage[];
+  /** esbuild's account of the modules: paths relative to the project. */
+  readonly metafile: Metafile;
   /** What the bundler finds odd in the app's own modules: `app.ts:3: …`. */
   readonly warnings: readonly string[];
 }
@@ -41,7 +45,7 @@ export const REQUIRE_BANNER =
   "const require = __cloisterCreateRequire(import.meta.url);";
 
 /** Extensions that esbuild does not know by itself, and how an import of them is taken. */
-const LOADERS: Readonly<Record<string, Loader>> = {
+export const LOADERS: Readonly<Record<string, Loader>> = {
   ...Object.fromEntries([".html", ".md", ".sql", ".graphql", ".pem", ".crt"].map((name) => [name, "text"])),
   ...Object.fromEntries([".bin", ".der", ".wasm"].map((name) => [name, "binary"])),
   ...Object.fromEntries(
@@ -76,10 +80,13 @@ export async function bundleApp(project: Project): Promise<Bundle> {
       data: contents,
       executable: false,
     }));
+    const copied = copyPackages(found.values());
     return {
       entry: `${MAIN}.mjs`,
       files: [...outputs, ...assets.files()],
-      packages: copyPackages(found.values()),
+      packages: copied.flatMap(({ files }) => files),
+      copied,
+      metafile: result.metafile,
       warnings: result.warnings.flatMap(ownWarning),
     };
   }

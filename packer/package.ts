@@ -18,6 +18,8 @@ interface Manifest {
   readonly dependencies?: unknown;
   readonly optionalDependencies?: unknown;
   readonly peerDependencies?: unknown;
+  readonly license?: unknown;
+  readonly licenses?: unknown;
 }
 
 export interface Package {

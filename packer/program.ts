@@ -17,6 +17,9 @@ const PROGRAMS = [
   { source: "init/preload.ts", target: "lib/preload.cjs", mode: 0o644, head: "" },
 ] as const;
 
+/** npm packages whose modules are in these. */
+export const PROGRAM_PACKAGES = ["hpke"] as const;
+
 /** Where the published package has them, relative to its directory. */
 export const PROGRAM_DIRECTORY = "dist/enclave";
 /** Beside them: SHA-256 by target, hexadecimal. */

@@ -21,11 +21,22 @@ export const NODE = {
 interface KernelManifest {
   readonly kernel: {
     readonly release: string;
+    readonly source: DebianPackage;
     readonly image: { readonly path: string; readonly sha256: string };
   };
   readonly base: {
+    readonly packages: readonly DebianPackage[];
     readonly files: readonly { readonly path: string; readonly mode: string; readonly sha256: string }[];
   };
+}
+
+/** A package of Debian 12 that something of ours was taken or made from. */
+export interface DebianPackage {
+  readonly package: string;
+  readonly version: string;
+  readonly sourcePackage: string;
+  /** Of the .deb, hexadecimal. */
+  readonly sha256: string;
 }
 
 export interface BaseFile {
@@ -44,6 +55,10 @@ export interface Release {
   /** `uname -r` of the kernel. */
   readonly kernelRelease: string;
   readonly kernel: { readonly source: string; readonly sha256: string };
+  /** What the kernel was built from. */
+  readonly kernelSource: DebianPackage;
+  /** What the libraries were taken from. */
+  readonly libraryPackages: readonly DebianPackage[];
   readonly libraries: readonly BaseFile[];
 }
 
@@ -58,6 +73,8 @@ export function readRelease(): Release {
     version,
     kernelRelease: kernel.release,
     kernel: { source: join(folder, kernel.image.path), sha256: kernel.image.sha256 },
+    kernelSource: kernel.source,
+    libraryPackages: base.packages,
     libraries: base.files.map(({ path, mode, sha256 }) => ({
       path,
       mode: Number.parseInt(mode, 8),

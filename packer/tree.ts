@@ -7,24 +7,33 @@ import { packageFiles } from "./addon.ts";
 import type { AppFile } from "./bundle.ts";
 import { dependencyNames, findPackage, isForTarget, type Package } from "./package.ts";
 
-interface Placed {
+/** A package that is copied, in one place. */
+export interface CopiedPackage {
   readonly found: Package;
   /** Relative to /app. */
   readonly path: string;
+  /** Whose dependency brought it; undefined: the app's modules import it. */
+  readonly dependent: Package | undefined;
+  readonly files: readonly AppFile[];
+}
+
+interface Placed extends Omit<CopiedPackage, "files"> {
   /** Whose node_modules it lies in; undefined at the top. */
   readonly parent: Placed | undefined;
 }
 
 /**
- * The files of these packages and of their dependencies. Throws E_ADDON when one has no addon for the enclave's
+ * These packages and their dependencies, with the files that the enclave needs. Throws E_ADDON when one has no addon for the enclave's
  * platform, or when two versions of one are imported.
  */
-export function copyPackages(roots: Iterable<Package>): AppFile[] {
+export function copyPackages(roots: Iterable<Package>): CopiedPackage[] {
   const placed = new Map<string, Placed>();
   // The app itself imports these, so the top is theirs before any dependency comes.
   const tops = [...roots].sort(byName).flatMap((root) => placeRoot(placed, root) ?? []);
   for (const top of tops) addDependencies(placed, top);
-  return [...placed.values()].flatMap(({ found, path }) => packageFiles(found, path));
+  return [...placed.values()].map(({ found, path, dependent }) => {
+    return { found, path, dependent, files: packageFiles(found, path) };
+  });
 }
 
 function byName(a: Package, b: Package): number {
@@ -33,7 +42,8 @@ function byName(a: Package, b: Package): number {
 
 function placeRoot(placed: Map<string, Placed>, root: Package): Placed | undefined {
   const taken = placed.get(`node_modules/${root.name}`)?.found;
-  if (taken === undefined || taken.directory === root.directory) return place(placed, root, undefined);
+  if (taken === undefined || taken.directory === root.directory)
+    return place(placed, root, undefined, undefined);
   throw new CloisterError(
     "E_ADDON",
     `package "${root.name}": got versions ${taken.version} and ${root.version}, expected one`,
@@ -52,19 +62,24 @@ function addDependencies(placed: Map<string, Placed>, parent: Placed): void {
     const dependency = findPackage(name, parent.found.directory);
     // Absent: an optional or peer dependency that nobody installed. npm itself complains about others.
     return dependency !== undefined && isForTarget(dependency)
-      ? (place(placed, dependency, parent) ?? [])
+      ? (place(placed, dependency, parent, parent.found) ?? [])
       : [];
   });
   for (const dependency of added) addDependencies(placed, dependency);
 }
 
 /** At the top, or in its parent's node_modules where another version has the name; undefined if it is there already. */
-function place(placed: Map<string, Placed>, found: Package, parent: Placed | undefined): Placed | undefined {
+function place(
+  placed: Map<string, Placed>,
+  found: Package,
+  parent: Placed | undefined,
+  dependent: Package | undefined,
+): Placed | undefined {
   const there = visible(placed, found.name, parent);
   if (there?.found.directory === found.directory) return undefined;
   const nested = there !== undefined && parent !== undefined;
   const path = `${nested ? `${parent.path}/` : ""}node_modules/${found.name}`;
-  const entry: Placed = { found, path, parent: nested ? parent : undefined };
+  const entry: Placed = { found, path, dependent, parent: nested ? parent : undefined };
   placed.set(path, entry);
   return entry;
 }
