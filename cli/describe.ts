@@ -1,12 +1,11 @@
-import { open } from "node:fs/promises";
 import type { EifDescription } from "../format/describe.ts";
 import { CloisterError } from "../format/errors.ts";
-import { describeEnclave } from "../launcher/client.ts";
-import { describeOpenFile } from "../launcher/measure.ts";
+import { askHealth, describeEnclave } from "../launcher/client.ts";
+import { describeOpenFile, openEif } from "../launcher/measure.ts";
 import type { Registry } from "../launcher/registry.ts";
 import { command, oneOperand } from "./command.ts";
 import { openRegistry } from "./order.ts";
-import { describeJson, ownJson } from "./summary.ts";
+import { describeJson, healthJson, ownJson } from "./summary.ts";
 
 export const describe = command({
   name: "describe",
@@ -42,19 +41,23 @@ export const describe = command({
 
 /** Throws E_EIF_READ, or what is wrong with the file. */
 export async function describeFile(path: string): Promise<EifDescription> {
-  await using file = await open(path).catch((cause: NodeJS.ErrnoException) => {
-    throw new CloisterError("E_EIF_READ", `${path}: got ${cause.code}, expected a readable file`, { cause });
-  });
+  await using file = await openEif(path);
   return await describeOpenFile(file, path);
 }
 
-/** describe-enclaves --metadata's keys, then ours. An enclave that ended keeps only what its record says. */
+/** describe-enclaves --metadata's keys, then ours, and how it does. An enclave that ended keeps only what its record says. */
 async function describeRunning(registry: Registry, nameOrId: string): Promise<object> {
   const entry = registry.find(nameOrId);
   const { record } = entry;
   if (record.state === "ended") return { ...describeJson(record), ...ownJson(record) };
-  const { Measurements, ImageName, ImageVersion, Metadata } = await describeEnclave(registry, entry);
-  return { ...describeJson(record), Measurements, ImageName, ImageVersion, Metadata, ...ownJson(record) };
+  const [image, health] = await Promise.all([describeEnclave(registry, entry), askHealth(entry)]);
+  const { Measurements, ImageName, ImageVersion, Metadata } = image;
+  return {
+    ...describeJson(record),
+    ...{ Measurements, ImageName, ImageVersion, Metadata },
+    ...ownJson(record),
+    ...healthJson(health),
+  };
 }
 
 /** For people: one fact a line, nested keys indented. */

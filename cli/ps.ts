@@ -1,8 +1,10 @@
-import type { EnclaveRecord } from "../launcher/record.ts";
+import { askHealth } from "../launcher/client.ts";
+import type { HealthReport } from "../launcher/health.ts";
+import type { EnclaveRecord, EnclaveState } from "../launcher/record.ts";
 import { command, type Io } from "./command.ts";
 import { openRegistry } from "./order.ts";
 import { outcomeText } from "./outcome.ts";
-import { describeJson, ownJson } from "./summary.ts";
+import { describeJson, healthJson, ownJson } from "./summary.ts";
 
 export const ps = command({
   name: "ps",
@@ -19,23 +21,32 @@ export const ps = command({
       for (const { record } of registry.list())
         registry.remove(record.name, ({ state }) => state === "ended");
     }
-    const records = registry
-      .list()
-      .map(({ record }) => record)
-      .filter(({ state }) => all === true || state !== "ended");
+    const entries = registry.list().filter(({ record }) => all === true || record.state !== "ended");
+    const rows = await Promise.all(
+      entries.map(async (entry): Promise<Row> => ({ record: entry.record, health: await askHealth(entry) })),
+    );
     if (json === true) {
-      const values = records.map((record) => ({ ...describeJson(record), ...ownJson(record) }));
+      const values = rows.map(({ record, health }) => ({
+        ...describeJson(record),
+        ...ownJson(record),
+        ...healthJson(health),
+      }));
       io.stdout.write(`${JSON.stringify(values, null, 2)}\n`);
-    } else showTable(io, records);
+    } else showTable(io, rows);
     return 0;
   },
 });
 
-function showTable(io: Io, records: readonly EnclaveRecord[]): void {
-  const rows = [["NAME", "CID", "CPUS", "MEMORY", "UP", "PORTS", "STATE"], ...records.map(row)];
+interface Row {
+  readonly record: EnclaveRecord;
+  readonly health: HealthReport | undefined;
+}
+
+function showTable(io: Io, rows: readonly Row[]): void {
+  const lines = [["NAME", "CID", "CPUS", "MEMORY", "UP", "PORTS", "STATE"], ...rows.map(cellsOf)];
   const widths =
-    rows[0]?.map((_, column) => Math.max(...rows.map((cells) => cells[column]?.length ?? 0))) ?? [];
-  for (const cells of rows) {
+    lines[0]?.map((_, column) => Math.max(...lines.map((cells) => cells[column]?.length ?? 0))) ?? [];
+  for (const cells of lines) {
     io.stdout.write(
       `${cells
         .map((cell, column) => cell.padEnd(widths[column] ?? 0))
@@ -45,10 +56,10 @@ function showTable(io: Io, records: readonly EnclaveRecord[]): void {
   }
 }
 
-function row(record: EnclaveRecord): string[] {
+function cellsOf({ record, health }: Row): string[] {
   const { name, cid, cpuIds, memoryMiB, published = [], createdAt, end, state } = record;
   const ports = published.map(({ address, port, vsockPort }) => `${address}:${port}→${vsockPort}`).join(" ");
-  const text = end === undefined ? state : outcomeText(end);
+  const text = end === undefined ? stateText(state, health) : outcomeText(end);
   return [
     name,
     String(cid ?? "-"),
@@ -58,6 +69,21 @@ function row(record: EnclaveRecord): string[] {
     ports || "-",
     record.restarts > 0 ? `${text}, restarted ${record.restarts}×` : text,
   ];
+}
+
+/** The record's state, unless whoever looks at it all the time knows better. */
+export function stateText(state: EnclaveState, health: HealthReport | undefined): string {
+  switch (health?.condition) {
+    case "booting":
+      return "running, not ready";
+    case "stalled":
+    case "silent":
+      return `${health.condition} ${duration(health.forMs)}`;
+    case "ready":
+      return "running";
+    default:
+      return health?.condition ?? state;
+  }
 }
 
 /** The two largest units. */

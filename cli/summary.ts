@@ -1,4 +1,5 @@
 /** An enclave as JSON: nitro-cli's keys in its order, then ours. Source: nitro-cli `src/common/json_output.rs`. */
+import type { HealthReport } from "../launcher/health.ts";
 import type { EnclaveEnd, EnclaveRecord } from "../launcher/record.ts";
 
 /** nitro-cli's states; it has none for an enclave that ended. */
@@ -12,7 +13,7 @@ const STATES = {
 
 /** run-enclave's. */
 export function runJson(record: EnclaveRecord): object {
-  return { ...common(record), Published: publishedJson(record) };
+  return { ...common(record), Published: publishedJson(record), ...probesJson(record) };
 }
 
 /** describe-enclaves', less the measurements. */
@@ -24,6 +25,7 @@ export function describeJson(record: EnclaveRecord): object {
 export function ownJson(record: EnclaveRecord): object {
   return {
     Published: publishedJson(record),
+    ...probesJson(record),
     Eif: record.eif,
     Emulated: record.emulated,
     CreatedAt: new Date(record.createdAt).toISOString(),
@@ -85,3 +87,24 @@ function publishedJson({ published = [] }: EnclaveRecord): object[] {
     VsockPort: vsockPort,
   }));
 }
+
+/** Where probes are answered, if it was ordered. */
+function probesJson({ health }: EnclaveRecord): object {
+  return health === undefined ? {} : { Health: { Address: health.address, Port: health.port } };
+}
+
+/** How it does, as far as its supervisor says. */
+export function healthJson(report: HealthReport | undefined): object {
+  if (report === undefined) return {};
+  const { condition, forMs, alive, ready, stats, statsAgeMs } = report;
+  const numbers = stats && Object.entries({ ageMs: statsAgeMs, ...stats });
+  return {
+    Ready: ready,
+    Healthy: alive,
+    Condition: condition,
+    ConditionForMs: forMs,
+    ...(numbers && { Stats: Object.fromEntries(numbers.map(([key, value]) => [capitalized(key), value])) }),
+  };
+}
+
+const capitalized = (key: string) => key.charAt(0).toUpperCase() + key.slice(1);

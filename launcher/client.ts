@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { EifDescription } from "../format/describe.ts";
 import { CloisterError } from "../format/errors.ts";
+import type { HealthReport } from "./health.ts";
 import { isAlive } from "./identity.ts";
 import type { EnclaveEnd, EnclaveRecord } from "./record.ts";
 import { type Entry, type Registry, socketPath } from "./registry.ts";
@@ -13,6 +14,8 @@ const RETRY_MS = 50;
 const TERMINATE_LIMIT_MS = 10_000;
 /** After an app's deadline init reports, and the enclave reboots. */
 const STOP_GRACE_MS = 20_000;
+/** A supervisor answers of what it knows: in milliseconds, on a busy machine in tens. */
+const HEALTH_LIMIT_MS = 1_000;
 
 /** How it ended, or ends. Rejects with E_SUPERVISOR_DIED, or `signal`'s reason. */
 export function awaitEnd(registry: Registry, entry: Entry, signal?: AbortSignal): Promise<EnclaveEnd> {
@@ -40,6 +43,20 @@ export async function describeEnclave(registry: Registry, entry: Entry): Promise
       if (!isAlive(entry.record.supervisor)) throw died(registry, entry.record);
       await sleep(RETRY_MS);
     }
+  }
+}
+
+/**
+ * How it does. Undefined where nobody answers soon: it ended, its supervisor hangs or is of a release that does not know
+ * the question.
+ */
+export async function askHealth({ folder, record }: Entry): Promise<HealthReport | undefined> {
+  if (record.state === "ended") return undefined;
+  try {
+    const limit = AbortSignal.timeout(HEALTH_LIMIT_MS);
+    return (await ask(socketPath(folder), { verb: "health" }, limit)) as HealthReport;
+  } catch {
+    return undefined;
   }
 }
 

@@ -1,6 +1,6 @@
 /** What an open EIF says of itself, and its PCRs. */
 import { createHash } from "node:crypto";
-import type { FileHandle } from "node:fs/promises";
+import { type FileHandle, open } from "node:fs/promises";
 import { crc32 } from "node:zlib";
 import { describeEif, type EifDescription } from "../format/describe.ts";
 import { CloisterError } from "../format/errors.ts";
@@ -22,5 +22,15 @@ export async function describeOpenFile(file: FileHandle, path: string): Promise<
     // The codec knows offsets, not names.
     if (error instanceof CloisterError) error.message = `${path}: ${error.message}`;
     throw error;
+  }
+}
+
+/** Throws E_EIF_READ. */
+export async function openEif(path: string): Promise<FileHandle> {
+  try {
+    return await open(path);
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new CloisterError("E_EIF_READ", `${path}: got ${code}, expected a readable file`, { cause });
   }
 }

@@ -47,6 +47,8 @@ export interface EnclaveRecord {
   readonly memoryMiB?: number;
   readonly cpuIds?: readonly number[];
   readonly published?: readonly Published[];
+  /** Where probes and metrics are answered. */
+  readonly health?: { readonly address: string; readonly port: number };
   readonly end?: EnclaveEnd;
 }
 

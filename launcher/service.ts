@@ -9,7 +9,9 @@ export type ServiceRequest =
   /** Answered when it ended for good. */
   | { readonly verb: "wait" }
   /** What the image says of itself, its PCRs first. */
-  | { readonly verb: "describe" };
+  | { readonly verb: "describe" }
+  /** How it does now: a HealthReport. */
+  | { readonly verb: "health" };
 
 type Answer = { readonly value: unknown } | { readonly error: ErrorRecord };
 

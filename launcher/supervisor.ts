@@ -2,15 +2,20 @@
  * The life of one enclave under its name: launched, logged, restarted, stopped, told of in the run directory. One
  * supervisor a process; other commands reach it by its socket.
  */
-import { type FileHandle, open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { CloisterError } from "../format/errors.ts";
 import { directoryError } from "./directory.ts";
 import { type Enclave, notReady } from "./enclave.ts";
 import type { EnclaveEvent } from "./event.ts";
+import { Health } from "./health.ts";
 import { identify } from "./identity.ts";
 import { type LaunchOptions, launch } from "./launch.ts";
-import { describeOpenFile } from "./measure.ts";
+import type { TcpPlace } from "./listener.ts";
+import { describeOpenFile, openEif } from "./measure.ts";
+import { metricsText } from "./metrics.ts";
+import { type ProbeServer, serveProbes } from "./probe.ts";
+import { again } from "./publish.ts";
 import type { EnclaveEnd, EnclaveRecord, EndedBy } from "./record.ts";
 import type { Registry } from "./registry.ts";
 import { backoffMs, HEALTHY_MS, isFailure, type RestartPolicy } from "./restart.ts";
@@ -32,6 +37,8 @@ export interface SupervisorOptions extends Omit<LaunchOptions, "onEvent" | "sign
   /** The record stays after the end, for `wait` and `ps -a`. */
   readonly keep: boolean;
   readonly restart?: RestartPolicy;
+  /** Answer probes and serve metrics there (see probe.ts). */
+  readonly health?: TcpPlace;
   readonly onEvent?: (event: SupervisorEvent) => void;
   /** Bytes of the serial console, in debug mode. */
   readonly onConsole?: (chunk: Buffer) => void;
@@ -60,6 +67,8 @@ export class Supervisor {
   readonly #finished = Promise.withResolvers<EnclaveEnd>();
   /** Aborted by whatever ends it. */
   readonly #stopping = new AbortController();
+  readonly #health = new Health(() => this.record.state);
+  #probes: ProbeServer | undefined;
   #stop: StopOptions | undefined;
   #enclave: Enclave | undefined;
   #failures = 0;
@@ -67,7 +76,8 @@ export class Supervisor {
   #reason: unknown;
 
   /**
-   * Claim the name and begin. Rejects with CloisterError: E_EIF_READ, E_ENCLAVE_NAME, E_NAME_TAKEN, E_RUN_DIRECTORY.
+   * Claim the name and begin. Rejects with CloisterError: E_EIF_READ, E_ENCLAVE_NAME, E_NAME_TAKEN, E_RUN_DIRECTORY,
+   * E_PORT_TAKEN, E_PORT_UNUSABLE.
    * `eif`: absolute path.
    */
   static async begin(eif: string, options: SupervisorOptions): Promise<Supervisor> {
@@ -84,9 +94,11 @@ export class Supervisor {
       let answer = (_request: ServiceRequest): Promise<unknown> =>
         Promise.reject(new Error("BUG: asked too early"));
       const service = await serve(shelf.socket, (request) => answer(request));
-      stack.move();
+      stack.defer(() => service.close());
       const supervisor = new Supervisor(eif, options, file, shelf, service);
       answer = (request) => supervisor.#answer(request);
+      if (options.health !== undefined) await supervisor.#serveProbes(options.health);
+      stack.move();
       void supervisor.#live();
       return supervisor;
     } catch (error) {
@@ -113,11 +125,27 @@ export class Supervisor {
     this.ready.catch(() => {});
     this.ended = this.#finished.promise.then(async (end) => {
       await this.#service.close();
+      await this.#probes?.[Symbol.asyncDispose]();
       await this.#file.close();
       this.#shelf[Symbol.dispose]();
       if (!options.keep) this.#remove();
       return end;
     });
+  }
+
+  async #serveProbes(wanted: TcpPlace): Promise<void> {
+    this.#probes = await serveProbes(wanted, {
+      report: () => this.#health.report(),
+      metrics: () =>
+        metricsText({
+          record: this.record,
+          health: this.#health.report(),
+          boot: this.#health.boot,
+          traffic: this.#enclave?.traffic(),
+        }),
+    });
+    const { address, port } = this.#probes;
+    this.#shelf.update({ health: { address, port } });
   }
 
   get record(): EnclaveRecord {
@@ -154,6 +182,8 @@ export class Supervisor {
         return this.#finished.promise;
       case "describe":
         return describeOpenFile(this.#file, this.#eif);
+      case "health":
+        return this.#health.report();
     }
     const { verb } = request as { readonly verb: unknown };
     throw new CloisterError("E_USAGE", `supervisor: got the request "${verb}", expected one of this release`);
@@ -220,7 +250,7 @@ export class Supervisor {
         ...this.#options,
         name,
         // A port that was free at first stays the same one.
-        ...(published !== undefined && { publish: published }),
+        ...(published !== undefined && { publish: again(this.#options.publish ?? [], published) }),
         signal: launching.signal,
         onEvent: (event) => this.#emit(event),
       });
@@ -256,6 +286,7 @@ export class Supervisor {
   #emit(event: SupervisorEvent): void {
     // A number that the next one replaces is no record.
     if (event.type !== "stats") this.#shelf.log(event);
+    this.#health.observe(event);
     this.#options.onEvent?.(event);
   }
 
@@ -268,14 +299,5 @@ export class Supervisor {
       return undefined;
     this.#failures++;
     return this.#failures > restart.max ? undefined : backoffMs(this.#failures);
-  }
-}
-
-async function openEif(path: string): Promise<FileHandle> {
-  try {
-    return await open(path);
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new CloisterError("E_EIF_READ", `${path}: got ${code}, expected a readable file`, { cause });
   }
 }

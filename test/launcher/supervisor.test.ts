@@ -1,11 +1,19 @@
 /** The life of an enclave under its name, against a device whose enclave is a script; asked from beside it, by its socket. */
+import { once } from "node:events";
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
+import { type AddressInfo, connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { awaitEnd, describeEnclave, stopEnclave, terminateEnclave } from "../../launcher/client.ts";
+import type { EnclaveStats } from "../../format/stats.ts";
+import {
+  askHealth,
+  awaitEnd,
+  describeEnclave,
+  stopEnclave,
+  terminateEnclave,
+} from "../../launcher/client.ts";
 import { followRing } from "../../launcher/follow.ts";
 import { NE_ERR, NitroError } from "../../launcher/index.ts";
 import { logPath, Registry, socketPath } from "../../launcher/registry.ts";
@@ -13,7 +21,9 @@ import { backoffMs, isFailure } from "../../launcher/restart.ts";
 import { serve } from "../../launcher/service.ts";
 import { Supervisor, type SupervisorEvent, type SupervisorOptions } from "../../launcher/supervisor.ts";
 import { tinyEif } from "../emulator/tiny.ts";
+import { parseExposition, sampleOf } from "./exposition.ts";
 import { beat, control, type FakeOptions, fakeDevice, type Guest, pair, type Script } from "./fake.ts";
+import { STATS } from "./stats.ts";
 
 const root = mkdtempSync(join(tmpdir(), "cloister-supervisor-"));
 const eif = join(root, "app.eif");
@@ -287,6 +297,103 @@ describe("restart on failure", () => {
     failures.createVm = new NitroError("NE_CREATE_VM", NE_ERR.NO_CPUS_AVAIL_IN_POOL, "no");
     expect(await supervisor.ended).toMatchObject({ error: { code: "E_NE_NO_CPUS_AVAIL_IN_POOL" } });
     expect(find().record).toMatchObject({ state: "ended", restarts: 1 });
+  });
+});
+
+describe("how it does", () => {
+  /** Tells numbers once it is ready, then obeys. */
+  const healthy =
+    (stats: EnclaveStats): Script =>
+    async (guest) => {
+      const channel = await introduce(guest);
+      channel.say({ type: "phase", phase: "kernel", uptimeMs: 300 }, { type: "stats", stats });
+      await channel.hear("shutdown");
+      channel.say({ type: "exit", status: 0, reason: "signal", lastWords: [] });
+      await channel.hear("bye");
+      guest.end();
+    };
+
+  test("is asked by its socket, and by nobody once it ended", async () => {
+    const { supervisor } = await begin({ script: healthy({ ...STATS, stalledMs: 12_000 }) });
+    await supervisor.ready;
+    await expect.poll(async () => (await askHealth(find()))?.condition).toBe("stalled");
+    expect(await askHealth(find())).toMatchObject({ alive: true, ready: false, stats: { logRecords: 5 } });
+    await stopEnclave(registry, find(), 10_000);
+    await supervisor.ended;
+    expect(await askHealth(find())).toBeUndefined();
+  });
+
+  test("a supervisor that hangs, is of another release or gone holds nobody up", async () => {
+    const { supervisor } = await begin({ script: obedient });
+    await supervisor.ready;
+    const entry = find();
+    const folder = mkdtempSync(join(root, "fake-"));
+    expect(await askHealth({ ...entry, folder })).toBeUndefined();
+    await using stack = new AsyncDisposableStack();
+    const hangs = await serve(socketPath(folder), () => new Promise(() => {}));
+    stack.defer(() => hangs.close());
+    expect(await askHealth({ ...entry, folder })).toBeUndefined();
+    const old = mkdtempSync(join(root, "old-"));
+    const refuses = await serve(socketPath(old), () => Promise.reject(new Error("health?")));
+    stack.defer(() => refuses.close());
+    expect(await askHealth({ ...entry, folder: old })).toBeUndefined();
+    await terminateEnclave(registry, entry);
+  });
+
+  test("is told on its port from the first moment on, over restarts, to its end", async () => {
+    let launches = 0;
+    const gate = Promise.withResolvers<void>();
+    const script: Script = async (guest) => {
+      if (++launches === 1) await gate.promise;
+      await (launches === 1 ? exits(1) : healthy(STATS))(guest);
+    };
+    const { supervisor } = await begin(
+      { script },
+      { restart: { max: 1 }, health: { port: 0 }, publish: [{ port: 0, vsockPort: 8080 }] },
+    );
+    const { health } = find().record;
+    expect(health).toEqual({ address: "127.0.0.1", port: expect.any(Number) });
+    const url = `http://127.0.0.1:${health?.port}`;
+    const probe = async (path: string) => {
+      const response = await fetch(url + path);
+      return [response.status, await response.text()];
+    };
+    expect([await probe("/healthz"), await probe("/readyz")]).toEqual([
+      [503, "starting\n"],
+      [503, "starting\n"],
+    ]);
+    gate.resolve();
+    await expect.poll(() => probe("/healthz"), { interval: 10 }).toEqual([503, "restarting\n"]);
+    await expect.poll(() => probe("/readyz"), { timeout: 10_000 }).toEqual([200, "ready\n"]);
+    await expect
+      .poll(async () =>
+        sampleOf(
+          parseExposition(await (await fetch(`${url}/metrics`)).text()),
+          "cloister_enclave_heap_used_bytes",
+        ),
+      )
+      .toBe(50);
+    const families = parseExposition(await (await fetch(`${url}/metrics`)).text());
+    const values = [
+      "cloister_enclave_restarts_total",
+      "cloister_published_connections_open",
+      "cloister_boot_phase_seconds",
+    ];
+    expect(values.map((name) => sampleOf(families, name))).toEqual([1, 0, 0.3]);
+    await stopEnclave(registry, find(), 10_000);
+    await supervisor.ended;
+    await expect(fetch(`${url}/healthz`)).rejects.toThrow("fetch failed");
+  });
+
+  test("a port that is taken: before anything was started, and nothing left", async () => {
+    const taken = createServer().listen(0, "127.0.0.1");
+    await once(taken, "listening");
+    const { port } = taken.address() as AddressInfo;
+    await expect(begin({ script: obedient }, { health: { port } })).rejects.toMatchObject({
+      code: "E_PORT_TAKEN",
+    });
+    taken.close();
+    expect(readdirSync(registry.directory)).toEqual([".lock"]);
   });
 });
 
