@@ -6,21 +6,13 @@ import type { NitroDevice } from "../launcher/device.ts";
 import { CpuPool, type CpuPoolOptions } from "./cpus.ts";
 import { Driver } from "./driver.ts";
 import { RegionAllocator } from "./memory.ts";
-import type { ParentIdentity } from "./nsm/boot.ts";
+import { type NsmOptions, parentIdentity } from "./nsm/boot.ts";
 import { SigningAuthority } from "./nsm/signer.ts";
 import { EmulatedParentVsock } from "./parent.ts";
 import { detectAccelerator, findQemu, type QemuOptions } from "./qemu.ts";
 import { EmulatedVm, type Host } from "./vm.ts";
 
-/** What the emulated hypervisor attests, besides the image. */
-export interface NsmOptions {
-  /** IAM role of the parent, `arn:aws:iam::…:role/…`: PCR3 is made from it. Default: none, PCR3 is zero. */
-  readonly roleArn?: string;
-  /** The parent, `i-` and hexadecimal digits: PCR4 is made from it. Default: `i-0000000000000000`. */
-  readonly instanceId?: string;
-  /** Folder of the development root, made where there is none. Default: the user's, in the XDG data directory. */
-  readonly root?: string;
-}
+export type { NsmOptions };
 
 export interface EmulatedDeviceOptions extends QemuOptions {
   readonly nsm?: NsmOptions;
@@ -46,19 +38,6 @@ export interface EmulatedDevice extends NitroDevice {
    * E_DEVELOPMENT_ROOT. (Documents of QEMU's `nitro-enclave` machine are not signed.)
    */
   attestationRoot(): Promise<Uint8Array>;
-}
-
-/** As launcher/id.ts names an instance that is none. */
-const NO_INSTANCE = "i-0000000000000000";
-
-/** Throws RangeError. */
-function parentIdentity({ instanceId = NO_INSTANCE, roleArn }: NsmOptions): ParentIdentity {
-  if (!/^i-[0-9a-f]{1,17}$/.test(instanceId)) {
-    throw new RangeError(
-      `nsm.instanceId: got "${instanceId}", expected i- and at most 17 hexadecimal digits`,
-    );
-  }
-  return { instanceId, roleArn };
 }
 
 /** What the enclaves of a device share. Throws E_QEMU_MISSING, or RangeError for options that make no sense. */

@@ -12,6 +12,29 @@ export interface ParentIdentity {
   readonly instanceId: string;
 }
 
+/** What the emulated hypervisor attests, besides the image. */
+export interface NsmOptions {
+  /** IAM role of the parent, `arn:aws:iam::…:role/…`: PCR3 is made from it. Default: none, PCR3 is zero. */
+  readonly roleArn?: string;
+  /** The parent, `i-` and hexadecimal digits: PCR4 is made from it. Default: `i-0000000000000000`. */
+  readonly instanceId?: string;
+  /** Folder of the development root, made where there is none. Default: the user's, in the XDG data directory. */
+  readonly root?: string;
+}
+
+/** As launcher/id.ts names an instance that is none. */
+const NO_INSTANCE = "i-0000000000000000";
+
+/** Throws RangeError. */
+export function parentIdentity({ instanceId = NO_INSTANCE, roleArn }: NsmOptions): ParentIdentity {
+  if (!/^i-[0-9a-f]{1,17}$/.test(instanceId)) {
+    throw new RangeError(
+      `nsm.instanceId: got "${instanceId}", expected i- and at most 17 hexadecimal digits`,
+    );
+  }
+  return { instanceId, roleArn };
+}
+
 export interface BootFacts extends ParentIdentity {
   readonly debug: boolean;
   readonly measurements: Measurements;

@@ -31,6 +31,8 @@ export interface ModuleOptions {
   readonly sign: (statement: Statement) => Promise<Uint8Array>;
   /** Why the module answered InternalError. */
   readonly onError: (error: unknown) => void;
+  /** Unix milliseconds by the hypervisor's clock. Default: this machine's. */
+  readonly now?: () => number;
 }
 
 export class NsmModule {
@@ -102,10 +104,10 @@ export class NsmModule {
     limit(publicKey, PUBLIC_KEY_MAX);
     // Such a document would be malformed: attestation_process.md §3.2.2.2, 1 to 1024 bytes.
     if (publicKey?.length === 0) throw new NsmRefusal("InvalidArgument");
-    const { moduleId } = this.#options;
+    const { moduleId, now = Date.now } = this.#options;
     const pcrs = registers.locked;
     return this.#options.sign({
-      ...{ moduleId, digest: "SHA384", timestamp: Date.now(), pcrs },
+      ...{ moduleId, digest: "SHA384", timestamp: now(), pcrs },
       ...{ publicKey, userData, nonce },
     });
   }

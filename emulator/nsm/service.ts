@@ -7,13 +7,17 @@ import { PORT_NSM } from "../../format/abi.ts";
 import { encodeFrame, FrameDecoder } from "../../format/frame.ts";
 import { NSM_REQUEST_MAX } from "../../format/nsm.ts";
 import type { VsockStream } from "../../launcher/device.ts";
-import type { VsockDevice } from "../vsock/device.ts";
 import type { NsmModule } from "./module.ts";
 
 /** More are reset: our runtime has one, and threads of an app one each. */
 const CONNECTIONS_MAX = 64;
 
-export function serveNsm(vsock: Pick<VsockDevice, "listen">, module: Pick<NsmModule, "answer">): void {
+/** What has ports of the parent, for this one enclave. */
+interface Listener {
+  listen(port: number, onConnection: (stream: VsockStream) => void): unknown;
+}
+
+export function serveNsm(vsock: Listener, module: Pick<NsmModule, "answer">): void {
   let open = 0;
   vsock.listen(PORT_NSM, (stream) => {
     if (open === CONNECTIONS_MAX) {
