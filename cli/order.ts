@@ -3,11 +3,12 @@ import { basename, resolve } from "node:path";
 import { CloisterError } from "../format/errors.ts";
 import { openRunDirectory } from "../launcher/directory.ts";
 import { type LocalEgress, type NitroDevice, openNitroDevice, type Publish } from "../launcher/index.ts";
+import type { TcpPlace } from "../launcher/listener.ts";
 import { checkName, nameLike, Registry } from "../launcher/registry.ts";
 import type { RestartPolicy } from "../launcher/restart.ts";
 import { Supervisor, type SupervisorOptions } from "../launcher/supervisor.ts";
 import { parseLocalEgress } from "./local.ts";
-import { parseInteger, parseMemory, parsePublish } from "./operand.ts";
+import { parseAddress, parseInteger, parseMemory, parsePublish } from "./operand.ts";
 
 export interface Order {
   /** Absolute path. */
@@ -21,6 +22,7 @@ export interface Order {
   readonly publish: readonly Publish[];
   readonly egress?: { readonly local: readonly LocalEgress[] };
   readonly restart?: RestartPolicy;
+  readonly health?: TcpPlace;
 }
 
 /** The options of `cloister run` that say what to start. */
@@ -34,11 +36,12 @@ export interface OrderWords {
   readonly publish?: readonly string[];
   readonly "allow-local"?: readonly string[];
   readonly restart?: string;
+  readonly "health-port"?: string;
 }
 
 /** Throws E_USAGE, E_ENCLAVE_NAME. */
 export function parseOrder(path: string, directory: string, words: OrderWords): Order {
-  const { name, memory, cpus, cid, restart } = words;
+  const { name, memory, cpus, cid, restart, "health-port": health } = words;
   if (name !== undefined) checkName(name);
   return {
     eif: resolve(directory, path),
@@ -51,6 +54,7 @@ export function parseOrder(path: string, directory: string, words: OrderWords): 
     ...(cpus !== undefined && { cpus: parseInteger("--cpus", cpus, 1, 512) }),
     ...(cid !== undefined && { cid: parseInteger("--cid", cid, 4, 0xffff_fffe) }),
     ...(restart !== undefined && { restart: parseRestart(restart) }),
+    ...(health !== undefined && { health: parseAddress("--health-port", health) }),
   };
 }
 

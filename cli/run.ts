@@ -12,6 +12,7 @@ import { STOP_DEADLINE_MS } from "./deadline.ts";
 import { detach } from "./detach.ts";
 import { jsonEvents, type Show, textEvents } from "./events.ts";
 import { ALLOW_LOCAL, localEgressText } from "./local.ts";
+import { placeText, publishText } from "./operand.ts";
 import { beginOrder, type Order, openRegistry, parseOrder } from "./order.ts";
 import { exitStatus } from "./outcome.ts";
 import { type Progress, progress } from "./progress.ts";
@@ -48,6 +49,11 @@ export const run = command({
       type: "string",
       value: "on-failure[:MAX]",
       description: "Start it again after a crash or a status other than 0, each time later",
+    },
+    "health-port": {
+      type: "string",
+      value: "[ADDR:]PORT",
+      description: "Serve /healthz, /readyz and /metrics there (on 127.0.0.1); port 0 takes a free one",
     },
     systemd: { type: "boolean", description: "Start nothing; print a systemd unit that would" },
     verbose: {
@@ -148,18 +154,16 @@ function systemdUnit(order: Order): string {
   }
   const name = order.name ?? nameLike(basename(order.eif, ".eif"));
   const entry = fileURLToPath(new URL(`entry${extname(import.meta.url)}`, import.meta.url));
-  const { publish, egress, memoryMiB, cpus, restart } = order;
+  const { publish, egress, memoryMiB, cpus, restart, health } = order;
   const words = [
     ...(order.emulated ? ["--emulator"] : []),
     ...(order.debug ? ["--debug"] : []),
     ...["--name", name],
     ...(memoryMiB === undefined ? [] : ["--memory", `${memoryMiB}M`]),
     ...(cpus === undefined ? [] : ["--cpus", String(cpus)]),
-    ...publish.flatMap(({ address, port, vsockPort }) => [
-      "--publish",
-      `${address === undefined ? "" : `${address.includes(":") ? `[${address}]` : address}:`}${port}:${vsockPort}`,
-    ]),
+    ...publish.flatMap((published) => ["--publish", publishText(published)]),
     ...(egress?.local ?? []).flatMap((local) => ["--allow-local", localEgressText(local)]),
+    ...(health === undefined ? [] : ["--health-port", placeText(health)]),
   ];
   if (restart !== undefined) {
     const fix = "Leave --restart out: the unit has Restart=on-failure; edit it for other limits.";

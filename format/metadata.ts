@@ -11,6 +11,12 @@ export const BUILD_TOOL = "cloister";
 /** Key of CustomMetadata: the image's egress rules, for the parent's proxy. */
 export const METADATA_EGRESS = "Egress";
 
+/** Key of CustomMetadata: true where the enclave expects a PROXY protocol header on its connections. */
+export const METADATA_PROXY_PROTOCOL = "ProxyProtocol";
+
+/** Key of CustomMetadata: true in an image of `cloister dev`. What counts is measured: `dev` in enclave.json. */
+export const METADATA_DEVELOPMENT = "Development";
+
 export interface EifMetadata {
   readonly ImageName: string;
   readonly ImageVersion: string;
@@ -68,6 +74,19 @@ export function decodeMetadata(data: Uint8Array): EifMetadata {
   };
 }
 
+/** What the parent has to know of the measured configuration, as CustomMetadata; null where that is nothing. */
+export function encodeCustomMetadata(config: {
+  readonly egress: readonly string[];
+  readonly proxyProtocol: boolean;
+}): Json {
+  const { egress, proxyProtocol } = config;
+  if (egress.length === 0 && !proxyProtocol) return null;
+  return {
+    ...(egress.length > 0 && { [METADATA_EGRESS]: egress }),
+    ...(proxyProtocol && { [METADATA_PROXY_PROTOCOL]: true }),
+  };
+}
+
 /** The egress rules that the image's builder wrote down; none for images of other tools. */
 export function metadataEgress({ CustomMetadata: custom }: EifMetadata): readonly string[] {
   const rules = isObject(custom) ? custom[METADATA_EGRESS] : undefined;
@@ -75,4 +94,9 @@ export function metadataEgress({ CustomMetadata: custom }: EifMetadata): readonl
   return rules.filter(
     (rule): rule is string => typeof rule === "string" && parseEgressRule(rule) !== undefined,
   );
+}
+
+/** Whether connections to the app begin with a PROXY protocol header; false for images of other tools. */
+export function metadataProxyProtocol({ CustomMetadata: custom }: EifMetadata): boolean {
+  return isObject(custom) && custom[METADATA_PROXY_PROTOCOL] === true;
 }

@@ -22,6 +22,8 @@ export interface ParentVsock {
   share?(port: number, onConnection: (stream: VsockStream) => void): Promise<SharedListener>;
   /** Connect to an enclave, or to CID_HYPERVISOR for a console. Rejects ECONNRESET (refused) or ETIMEDOUT. */
   connect(cid: number, port: number, options?: { timeoutMs?: number }): Promise<VsockStream>;
+  /** As `connect`: the connected descriptor, non-blocking, which is the caller's. Absent where a connection is none. */
+  open?(cid: number, port: number): Promise<number>;
 }
 
 export interface SharedListener {

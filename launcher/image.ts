@@ -3,7 +3,13 @@ import { type FileHandle, open } from "node:fs/promises";
 import { basename } from "node:path";
 import { SECTION_HEADER_SIZE, SectionType } from "../format/eif.ts";
 import { CloisterError } from "../format/errors.ts";
-import { BUILD_TOOL, decodeMetadata, type EifMetadata, metadataEgress } from "../format/metadata.ts";
+import {
+  BUILD_TOOL,
+  decodeMetadata,
+  type EifMetadata,
+  metadataEgress,
+  metadataProxyProtocol,
+} from "../format/metadata.ts";
 import { type ByteReader, bytesReader, type Eif, readEif } from "../format/reader.ts";
 import type { MemoryRegion } from "./device.ts";
 
@@ -22,6 +28,8 @@ export interface Image extends AsyncDisposable {
   readonly isOurs: boolean;
   /** The egress rules that it says it was built with. */
   readonly egress: readonly string[];
+  /** It says that its app expects a PROXY protocol header. */
+  readonly proxyProtocol: boolean;
   /** Read straight into `target`, as many bytes as it has. Throws E_EIF_TRUNCATED. */
   readInto(target: Uint8Array, offset: number): Promise<void>;
 }
@@ -35,7 +43,9 @@ export async function openImage(eif: string | Uint8Array): Promise<Image> {
     const metadata = await readMetadata(source.reader, eif);
     const isOurs = metadata?.BuildMetadata.BuildTool === BUILD_TOOL;
     const egress = metadata === undefined ? [] : metadataEgress(metadata);
-    return { ...source, size: source.reader.size, defaultMemory, defaultCpus, isOurs, egress };
+    const proxyProtocol = metadata !== undefined && metadataProxyProtocol(metadata);
+    const { size } = source.reader;
+    return { ...source, size, defaultMemory, defaultCpus, isOurs, egress, proxyProtocol };
   } catch (error) {
     await source[Symbol.asyncDispose]();
     throw error;

@@ -19,6 +19,7 @@ export type { EnclaveEvent, ExitReport, LaunchStage } from "./event.ts";
 export type { Finding } from "./finding.ts";
 export { heartbeatLimitMs } from "./heartbeat.ts";
 export { type LaunchOptions, launch } from "./launch.ts";
+export type { Place } from "./listener.ts";
 export type { LogEvent } from "./logs.ts";
 export { openNitroDevice, parentVsock } from "./nitro.ts";
 export type { Publish, Published } from "./publish.ts";

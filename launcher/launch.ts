@@ -11,7 +11,7 @@ import {
   type NitroDevice,
   type NitroVm,
 } from "./device.ts";
-import type { LocalEgress } from "./egress.ts";
+import type { EgressOptions } from "./egress.ts";
 import { Enclave } from "./enclave.ts";
 import type { EnclaveEvent, LaunchStage } from "./event.ts";
 import { awaitHeartbeat, heartbeatLimitMs } from "./heartbeat.ts";
@@ -40,7 +40,7 @@ export interface LaunchOptions {
    * Default: what the image was built with is carried, and nothing that is on this machine, its link, or the cloud's own.
    * `local`: destinations of those that are carried all the same. false: another program carries it, or none.
    */
-  readonly egress?: { readonly local?: readonly LocalEgress[] } | false;
+  readonly egress?: Omit<EgressOptions, "rules" | "onRefusal"> | false;
   /** Path of a Unix socket through which other processes reach the enclave's vsock ports (see socket.ts). */
   readonly vsockSocket?: string;
   /** Ends the launch, or the enclave once it runs. */
@@ -132,10 +132,10 @@ async function start(launch: Launch): Promise<Enclave> {
 }
 
 /** First of all: a port that is taken is known before anything was started. */
-async function publish({ options, stack }: Launch): Promise<Publisher[]> {
+async function publish({ image, options, stack }: Launch): Promise<Publisher[]> {
   const publishers: Publisher[] = [];
   for (const wanted of options.publish ?? []) {
-    const publisher = await publishPort(wanted);
+    const publisher = await publishPort({ proxyProtocol: image.proxyProtocol, ...wanted });
     stack.defer(() => publisher.close());
     publishers.push(publisher);
   }

@@ -4,7 +4,7 @@ import { CloisterError } from "../format/errors.ts";
 import * as ne from "../linux/enclaves.ts";
 import { type Watcher, watchReadable } from "../linux/event.ts";
 import { SystemError } from "../linux/ffi.ts";
-import { connectVsock, listenVsock } from "../linux/vsock.ts";
+import { connectVsock, listenVsock, openVsock } from "../linux/vsock.ts";
 import {
   type MemoryRegion,
   NE_ERR,
@@ -159,6 +159,13 @@ export const parentVsock: ParentVsock = {
   async connect(cid, port, options = {}): Promise<VsockStream> {
     try {
       return await connectVsock({ cid, port, ...options });
+    } catch (error) {
+      throw vsockError(error);
+    }
+  },
+  async open(cid, port) {
+    try {
+      return await openVsock({ cid, port });
     } catch (error) {
       throw vsockError(error);
     }

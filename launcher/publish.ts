@@ -1,26 +1,33 @@
-/** Published ports: a TCP port of the parent relayed to a vsock port of the enclave. */
+/** Published ports: clients of the parent relayed to a vsock port of the enclave. */
 import { createServer, type Server, type Socket } from "node:net";
-import { CloisterError } from "../format/errors.ts";
+import { encodeProxyHeader } from "../format/proxy.ts";
+import { closeDescriptor, copyDescriptor } from "../linux/descriptor.ts";
+import { Relay } from "../linux/relay.ts";
+import { descriptorOf } from "../linux/stream.ts";
 import type { VsockStream } from "./device.ts";
+import { type Bound, listenAt, type Place } from "./listener.ts";
+import { relayStreams, reset } from "./relay.ts";
 import { type Traffic, TrafficCounter } from "./traffic.ts";
 
-export interface Publish {
-  /** Default: 127.0.0.1. */
-  readonly address?: string;
-  /** 0 takes a free one. */
-  readonly port: number;
+export type Publish = Place & {
+  readonly vsockPort: number;
+  /** Tell the app who connects, by a PROXY protocol v2 header. Default: if the image was built to expect it. */
+  readonly proxyProtocol?: boolean;
+};
+
+export interface Published extends Bound {
   readonly vsockPort: number;
 }
 
-export interface Published {
-  readonly address: string;
-  readonly port: number;
-  readonly vsockPort: number;
-}
+/** A way to the enclave: a stream, or a connected descriptor, non-blocking, which is the caller's. */
+export type Connect = (port: number) => Promise<VsockStream | number>;
+
+/** A vanished client is noticed after this time, and 10 probes of a second each. Milliseconds. */
+const KEEP_ALIVE_MS = 60_000;
 
 export interface Publisher extends Published {
   /** Connections are relayed from here on, those that wait first. */
-  start(connect: (port: number) => Promise<VsockStream>): void;
+  start(connect: Connect): void;
   /** No more connections; those there are get reset. */
   close(): void;
   traffic(): Traffic;
@@ -28,93 +35,132 @@ export interface Publisher extends Published {
 
 /**
  * Listen. A connection that comes before `start` waits: who starts an enclave and connects at once gets an answer, not
- * a refusal. The kernel's backlog bounds how many wait unaccepted, MAX_WAITING how many accepted.
- * Throws E_PORT_TAKEN or E_PORT_UNUSABLE.
+ * a refusal. Rejects as `listenAt`.
  */
-export async function publishPort({ address = "127.0.0.1", port, vsockPort }: Publish): Promise<Publisher> {
-  const sockets = new Set<Socket>();
-  const counter = new TrafficCounter();
-  const waiting: Socket[] = [];
-  let relay = (socket: Socket): void => {
-    waiting.push(socket);
+export async function publishPort({
+  vsockPort,
+  proxyProtocol = false,
+  ...place
+}: Publish): Promise<Publisher> {
+  const publishing = new Publishing(vsockPort, proxyProtocol);
+  const bound = await listenAt(publishing.server, place);
+  return {
+    ...bound,
+    vsockPort,
+    start: (connect) => publishing.start(connect),
+    close: () => publishing.close(),
+    traffic: () => publishing.traffic(),
   };
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
-    sockets.add(socket);
-    counter.follow(socket);
-    socket.once("close", () => sockets.delete(socket));
+}
+
+/** The ports of a later start: a free port that was found stays the same one. */
+export function again(wanted: readonly Publish[], published: readonly Published[]): readonly Publish[] {
+  return wanted.map((publish, index) =>
+    "port" in publish ? { ...publish, port: published[index]?.port ?? publish.port } : publish,
+  );
+}
+
+class Publishing {
+  readonly server: Server;
+  readonly #vsockPort: number;
+  readonly #hasHeader: boolean;
+  readonly #sockets = new Set<Socket>();
+  readonly #counter = new TrafficCounter();
+  #waiting: Socket[] = [];
+  #connect: Connect | undefined;
+  /** Made for the first connection that comes as a descriptor. */
+  #relay: Relay | undefined;
+
+  constructor(vsockPort: number, hasHeader: boolean) {
+    this.#vsockPort = vsockPort;
+    this.#hasHeader = hasHeader;
+    const options = {
+      allowHalfOpen: true,
+      pauseOnConnect: true,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: KEEP_ALIVE_MS,
+    };
+    this.server = createServer(options, (socket) => this.#accept(socket));
+  }
+
+  start(connect: Connect): void {
+    this.#connect = connect;
+    for (const socket of this.#waiting.splice(0)) void this.#serve(socket, connect);
+  }
+
+  close(): void {
+    this.server.close();
+    for (const socket of this.#sockets) reset(socket);
+    this.#relay?.close();
+  }
+
+  traffic(): Traffic {
+    const streams = this.#counter.read();
+    const { size = 0, bytesIn = 0, bytesOut = 0 } = this.#relay ?? {};
+    return {
+      ...streams,
+      open: streams.open + size,
+      bytesIn: streams.bytesIn + bytesIn,
+      bytesOut: streams.bytesOut + bytesOut,
+    };
+  }
+
+  #accept(socket: Socket): void {
+    this.#sockets.add(socket);
+    this.#counter.follow(socket);
+    socket.once("close", () => this.#sockets.delete(socket));
     // The relay hears of the end by "close".
     socket.on("error", () => {});
-    relay(socket);
-  });
-  await listen(server, address, port);
-  const bound = server.address();
-  return {
-    address,
-    port: typeof bound === "object" && bound !== null ? bound.port : port,
-    vsockPort,
-    start(connect) {
-      relay = (socket) => void relayTo(socket, connect(vsockPort), counter);
-      for (const socket of waiting.splice(0)) relay(socket);
-    },
-    close() {
-      server.close();
-      for (const socket of sockets) reset(socket);
-    },
-    traffic: () => counter.read(),
-  };
-}
-
-function listen(server: Server, address: string, port: number): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  server.once("error", (error: NodeJS.ErrnoException) => {
-    const taken = error.code === "EADDRINUSE";
-    const message = `${address}:${port}: got ${error.code}, expected ${taken ? "a free port" : "to listen there"}`;
-    const options = taken ? { fix: takenFix(port), cause: error } : { cause: error };
-    reject(new CloisterError(taken ? "E_PORT_TAKEN" : "E_PORT_UNUSABLE", message, options));
-  });
-  server.listen(port, address, () => resolve());
-  return promise;
-}
-
-function takenFix(port: number): string {
-  return `Publish another port, or 0 for any free one; \`ss -ltnp 'sport = :${port}'\` shows who has it.`;
-}
-
-/** Relay once the enclave answers. */
-async function relayTo(
-  socket: Socket,
-  connection: Promise<VsockStream>,
-  counter: TrafficCounter,
-): Promise<void> {
-  let stream: VsockStream;
-  try {
-    stream = await connection;
-  } catch {
-    // ECONNRESET (nothing listens) or ETIMEDOUT in the enclave: the client sees its connection reset.
-    counter.refuse();
-    reset(socket);
-    return;
+    if (this.#connect === undefined) this.#waiting.push(socket);
+    else void this.#serve(socket, this.#connect);
   }
-  relay(socket, stream);
+
+  /** Relay once the enclave answers. */
+  async #serve(socket: Socket, connect: Connect): Promise<void> {
+    const head = this.#hasHeader ? headerFor(socket) : undefined;
+    let target: VsockStream | number;
+    try {
+      target = await connect(this.#vsockPort);
+    } catch {
+      // ECONNRESET (nothing listens) or ETIMEDOUT in the enclave: the client sees its connection reset.
+      this.#counter.refuse();
+      reset(socket);
+      return;
+    }
+    if (typeof target === "number") {
+      this.#relayDescriptor(socket, target, head);
+    } else {
+      if (head !== undefined) target.write(head);
+      relayStreams(socket, target);
+    }
+  }
+
+  #relayDescriptor(socket: Socket, enclave: number, head: Uint8Array | undefined): void {
+    const descriptors = [enclave];
+    try {
+      // EBADF where the client or this port is gone meanwhile. Paused since it was accepted: no byte has been read.
+      const client = copyDescriptor(descriptorOf(socket));
+      descriptors.push(client);
+      this.#relay ??= new Relay();
+      this.#relay.join(client, enclave, head);
+      // The relay has a number of its own for the connection.
+      socket.destroy();
+    } catch {
+      // EMFILE, ENOSPC: this machine is full.
+      for (const fd of descriptors) closeDescriptor(fd);
+      this.#counter.refuse();
+      reset(socket);
+    }
+  }
 }
 
-/** Bytes both ways with backpressure; an end is passed on as an end, a broken connection as a reset. */
-export function relay(socket: Socket, stream: VsockStream): void {
-  // What broke is told by "close". A side that ended well may still have bytes to deliver to the other.
-  stream.on("error", () => {});
-  stream.once("close", () => {
-    if (stream.errored !== null || !stream.readableEnded || !stream.writableFinished) reset(socket);
+/** Who connects. A Unix socket's clients have no address. */
+function headerFor({ remoteAddress, remotePort, localAddress, localPort }: Socket): Uint8Array {
+  if (remoteAddress === undefined || remotePort === undefined) return encodeProxyHeader(undefined);
+  if (localAddress === undefined || localPort === undefined) return encodeProxyHeader(undefined);
+  return encodeProxyHeader({
+    source: { address: remoteAddress, port: remotePort },
+    destination: { address: localAddress, port: localPort },
   });
-  socket.once("close", (hadError) => {
-    if (hadError || !socket.readableEnded) stream.destroy();
-  });
-  if (socket.destroyed) stream.destroy();
-  socket.pipe(stream);
-  stream.pipe(socket);
-}
-
-/** After its FIN a socket cannot be reset any more: libuv refuses (uv_tcp_close_reset, EINVAL) and Node leaks the handle. */
-function reset(socket: Socket): void {
-  if (socket.writableEnded) socket.destroy();
-  else socket.resetAndDestroy();
 }

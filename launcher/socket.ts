@@ -6,7 +6,7 @@ import { chmodSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { CloisterError } from "../format/errors.ts";
 import type { VsockStream } from "./device.ts";
-import { relay } from "./publish.ts";
+import { relayStreams } from "./relay.ts";
 
 /** `CONNECT 4294967294\n` */
 const LINE_MAX = 19;
@@ -84,7 +84,7 @@ async function answer(
   try {
     const stream = await connect(port);
     socket.write(`OK ${port}\n`);
-    relay(socket, stream);
+    relayStreams(socket, stream);
   } catch {
     // ECONNRESET or ETIMEDOUT: the enclave has no such port, or is gone.
     socket.destroy();

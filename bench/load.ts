@@ -1,0 +1,137 @@
+/** The client of bench/inbound.ts: sockets with one buffer for all, so that what is measured is not the client. */
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+
+export interface Load {
+  readonly port: number;
+  readonly connections: number;
+  readonly seconds: number;
+}
+
+export interface Latency {
+  readonly perSecond: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+}
+
+const GET = Buffer.from("GET / HTTP/1.1\r\nHost: bench\r\n\r\n");
+const buffer = Buffer.alloc(256 * 1024);
+
+/** A connected socket whose bytes are counted, and forgotten. */
+async function open(port: number, onBytes: (count: number) => void): Promise<Socket> {
+  const onread = {
+    buffer,
+    callback: (count: number) => {
+      onBytes(count);
+      return true;
+    },
+  };
+  // The types have `onread` for the constructor only.
+  const socket = connect({ port, host: "127.0.0.1", noDelay: true, onread });
+  await once(socket, "connect");
+  return socket;
+}
+
+/** Length of the answer to GET, bytes. */
+async function answerLength(port: number): Promise<number> {
+  const { promise, resolve } = Promise.withResolvers<number>();
+  const socket = await open(port, resolve);
+  socket.write(GET);
+  const length = await promise;
+  socket.destroy();
+  return length;
+}
+
+function latency(times: number[], seconds: number): Latency {
+  times.sort((a, b) => a - b);
+  const quantile = (q: number) => Number((times[Math.floor(times.length * q)] ?? 0).toFixed(3));
+  return { perSecond: Math.round(times.length / seconds), p50Ms: quantile(0.5), p99Ms: quantile(0.99) };
+}
+
+/** Connections that stay, each with one request at a time; a second to warm up. */
+export async function request({ port, connections, seconds }: Load): Promise<Latency> {
+  const length = await answerLength(port);
+  const times: number[] = [];
+  const sockets: Socket[] = [];
+  let since = Number.POSITIVE_INFINITY;
+  for (let n = 0; n < connections; n++) {
+    let [begin, missing] = [0, length];
+    const socket = await open(port, (count) => {
+      missing -= count;
+      if (missing > 0) return;
+      const now = performance.now();
+      if (begin >= since) times.push(now - begin);
+      [begin, missing] = [now, length];
+      socket.write(GET);
+    });
+    socket.on("error", (error) => {
+      if (since !== Number.NEGATIVE_INFINITY) throw error;
+    });
+    sockets.push(socket);
+    begin = performance.now();
+    socket.write(GET);
+  }
+  await after(1);
+  since = performance.now();
+  await after(seconds);
+  const result = latency(times, seconds);
+  since = Number.NEGATIVE_INFINITY;
+  for (const socket of sockets) socket.destroy();
+  return result;
+}
+
+function after(seconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+}
+
+/** Bytes without end, `D`own or `U`p. Megabytes (1e6) that were carried. */
+export async function stream({ port, connections, seconds }: Load, way: "D" | "U"): Promise<number> {
+  let bytes = 0;
+  const chunk = Buffer.alloc(64 * 1024, 98);
+  const sockets = await Promise.all(
+    Array.from({ length: connections }, () => open(port, (count) => (bytes += count))),
+  );
+  for (const socket of sockets) {
+    socket.on("error", () => {});
+    socket.write(way);
+    if (way === "D") continue;
+    const send = () => {
+      while (socket.write(chunk));
+    };
+    socket.on("drain", send);
+    send();
+  }
+  await after(seconds);
+  const sent = sockets.reduce(
+    (sum, { bytesWritten, writableLength }) => sum + bytesWritten - writableLength,
+    0,
+  );
+  for (const socket of sockets) socket.destroy();
+  return (way === "D" ? bytes : sent) / 1e6;
+}
+
+/** Connect, one byte there and back, close: so many a second, `connections` at a time. */
+export async function connectRate({ port, connections, seconds }: Load): Promise<Latency> {
+  const times: number[] = [];
+  const end = performance.now() + seconds * 1000;
+  const loop = async () => {
+    while (performance.now() < end) {
+      const begin = performance.now();
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const socket = await open(port, () => resolve());
+      socket.write("E");
+      await promise;
+      times.push(performance.now() - begin);
+      // As most servers' clients: a reset leaves no port behind that waits.
+      socket.resetAndDestroy();
+    }
+  };
+  await Promise.all(Array.from({ length: connections }, loop));
+  return latency(times, seconds);
+}
+
+/** Open connections that do nothing. */
+export async function holdOpen({ port, connections }: Load): Promise<number> {
+  for (let n = 0; n < connections; n++) await open(port, () => {});
+  return connections;
+}

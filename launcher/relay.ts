@@ -1,0 +1,25 @@
+/** Bytes between a socket of this machine and a stream of the emulator's. Descriptors have linux/relay.ts. */
+import type { Socket } from "node:net";
+import type { VsockStream } from "./device.ts";
+
+/** Bytes both ways with backpressure; an end is passed on as an end, a broken connection as a reset. */
+export function relayStreams(socket: Socket, stream: VsockStream): void {
+  // What broke is told by "close". A side that ended well may still have bytes to deliver to the other.
+  stream.on("error", () => {});
+  stream.once("close", () => {
+    if (stream.errored !== null || !stream.readableEnded || !stream.writableFinished) reset(socket);
+  });
+  socket.once("close", (hadError) => {
+    if (hadError || !socket.readableEnded) stream.destroy();
+  });
+  if (socket.destroyed) stream.destroy();
+  socket.pipe(stream);
+  stream.pipe(socket);
+}
+
+/** After its FIN a socket cannot be reset any more: libuv refuses (uv_tcp_close_reset, EINVAL) and Node leaks the handle. */
+export function reset(socket: Socket): void {
+  // A Unix socket has no resets.
+  if (socket.writableEnded || socket.remoteFamily === undefined) socket.destroy();
+  else socket.resetAndDestroy();
+}
