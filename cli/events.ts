@@ -1,24 +1,34 @@
 /** What happens to an enclave, as lines of text or of JSON. */
+import { jsonOfLine } from "../format/log.ts";
+import type { LogEvent } from "../launcher/logs.ts";
 import type { SupervisorEvent } from "../launcher/supervisor.ts";
 import { printable } from "./printable.ts";
 
 export type Show = (event: SupervisorEvent) => void;
 
 export function jsonEvents(stream: NodeJS.WritableStream): Show {
-  return (event) => stream.write(`${JSON.stringify(event)}\n`);
+  return (event) => stream.write(`${JSON.stringify(event.type === "log" ? asValue(event) : event)}\n`);
 }
 
-/** `verbose`: steps of the boot and init's own messages too. */
-export function textEvents(stream: NodeJS.WritableStream, verbose: boolean): Show {
+/** A record whose line is a JSON object has it as the value `json`, in place of its text. */
+function asValue({ text, ...event }: LogEvent): object {
+  const json = jsonOfLine(text);
+  return json === undefined ? { ...event, text } : { ...event, json };
+}
+
+/** A line of the app as it wrote it. */
+const plainLine = ({ source, text }: LogEvent): string =>
+  source === "init" ? `init: ${printable(text)}` : printable(text);
+
+/** `verbose`: steps of the boot and init's own messages too. `line`: how a log record is shown. */
+export function textEvents(stream: NodeJS.WritableStream, verbose: boolean, line = plainLine): Show {
   const say = (text: string) => stream.write(`${text}\n`);
   const seconds = (ms: number) => `${(ms / 1000).toFixed(2)} s`;
   return (event) => {
     switch (event.type) {
       case "log": {
         if (event.dropped > 0) say(`cloister: ${event.dropped} log records were dropped here`);
-        if (event.source === "init" && !verbose) break;
-        const shown = printable(event.text);
-        say(event.source === "init" ? `init: ${shown}` : shown);
+        if (event.source !== "init" || verbose) say(line(event));
         break;
       }
       case "lost":

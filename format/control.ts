@@ -4,6 +4,7 @@
  */
 import { CloisterError, mismatch } from "./errors.ts";
 import { JsonNode } from "./json.ts";
+import { LOG_LEVELS, LOG_SOURCES, type LogLevel, type LogSource } from "./log.ts";
 import { type EnclaveStats, readStats } from "./stats.ts";
 
 /** Longest line either side accepts, bytes with the newline; a longer one ends the channel. */
@@ -17,23 +18,28 @@ export const LOG_TEXT_MAX = 16 * 1024;
 const PHASES = ["kernel", "init", "heartbeat", "control", "app", "ready"] as const;
 export type BootPhase = (typeof PHASES)[number];
 
-const REASONS = ["return", "exit", "exception", "rejection", "signal", "load", "killed"] as const;
+const REASONS = ["return", "exit", "exception", "rejection", "signal", "load", "killed", "abort"] as const;
 
-/** Why the app ended. `killed`: the shutdown deadline passed and init ended it. */
+/**
+ * Why the app ended. `killed`: the shutdown deadline passed and init ended it. `abort`: process.abort(), or Node gave up
+ * (out of heap).
+ */
 export type ExitReason = (typeof REASONS)[number];
-
-const SOURCES = ["stdout", "stderr", "init"] as const;
 
 export type EnclaveMessage =
   | { readonly type: "hello"; readonly protocol: 1; readonly node: string; readonly name: string }
   /** `uptimeMs`: kernel time since boot, CLOCK_BOOTTIME. */
   | { readonly type: "phase"; readonly phase: BootPhase; readonly uptimeMs: number }
   | { readonly type: "ready"; readonly uptimeMs: number; readonly ports: readonly number[] }
-  /** `time`: Unix milliseconds by the enclave's clock. `dropped`: records lost before this one. */
+  /**
+   * `time`: Unix milliseconds by the enclave's clock. `level`: releases that knew none left it out, see `levelOfSource`.
+   * `text`: a line, and where that is a JSON object its JSON. `dropped`: records lost before this one.
+   */
   | {
       readonly type: "log";
       readonly time: number;
-      readonly source: (typeof SOURCES)[number];
+      readonly source: LogSource;
+      readonly level?: LogLevel;
       readonly text: string;
       readonly dropped?: number;
     }
@@ -213,10 +219,12 @@ export function readEnclaveMessage(line: JsonNode): EnclaveMessage | undefined {
 
 function readLog(line: JsonNode): EnclaveMessage {
   const dropped = line.get("dropped");
+  const level = line.get("level");
   return {
     type: "log",
     time: line.get("time").milliseconds(),
-    source: line.get("source").choice(SOURCES),
+    source: line.get("source").choice(LOG_SOURCES),
+    ...(level.present && { level: level.choice(LOG_LEVELS) }),
     text: line.get("text").string(),
     ...(dropped.present && { dropped: dropped.integer(0, Number.MAX_SAFE_INTEGER) }),
   };

@@ -46,13 +46,14 @@ export async function boot(): Promise<Booted> {
   phase(housekeeper, "heartbeat");
   const remark = await seedEntropy(nsm);
   if (remark !== undefined) housekeeper.say(remark);
+  housekeeper.awaitClock();
   return { configuration, housekeeper, nsm, debug, machine: ENCLAVE };
 }
 
 /** From here on descriptors 1 and 2 are pipes, and an end is reported. */
-function keepHouse({ name }: EnclaveJson, debug: boolean): Housekeeper {
+function keepHouse({ name, redact }: EnclaveJson, debug: boolean): Housekeeper {
   const hello = { type: "hello", protocol: 1, node: process.version, name } as const;
-  return new Housekeeper({ console: consoleFd, debug, hello }, die);
+  return new Housekeeper({ console: consoleFd, debug, hello, redact }, die);
 }
 
 export function phase(housekeeper: Housekeeper, name: BootPhase, at = uptimeMs()): void {

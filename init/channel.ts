@@ -31,6 +31,8 @@ export class ControlChannel {
   readonly #options: ChannelOptions;
   readonly #story: EnclaveMessage[];
   #told = 0;
+  /** The latest of each type that nobody was told yet. */
+  readonly #news = new Map<EnclaveMessage["type"], EnclaveMessage>();
   #stream: Duplex | undefined;
   #blocked = false;
   #retryMs = RETRY_FIRST_MS;
@@ -71,15 +73,20 @@ export class ControlChannel {
     return true;
   }
 
+  /** Tell it ahead of the log. Where the parent does not read, a later one of the same type takes its place. */
+  offer(message: EnclaveMessage): void {
+    this.#news.set(message.type, message);
+    this.pump();
+  }
+
   /** Send what is waiting; call after adding to the ring. */
   pump(): void {
     const stream = this.#stream;
     // Many lines, one write: each write is a vsock packet.
     stream?.cork();
     while (stream !== undefined && !this.#blocked) {
-      const message = this.#story[this.#told] ?? this.#options.ring.shift();
+      const message = this.#next();
       if (message === undefined) break;
-      if (this.#told < this.#story.length) this.#told++;
       this.#blocked = !stream.write(encodeMessage(message));
     }
     stream?.uncork();
@@ -98,12 +105,21 @@ export class ControlChannel {
     this.#ended = resolve;
     this.#stream = undefined;
     for (;;) {
-      const message = this.#story[this.#told++] ?? this.#options.ring.shift();
+      const message = this.#next();
       if (message === undefined) break;
       stream.write(encodeMessage(message));
     }
     stream.end(encodeMessage(last));
     await promise;
+  }
+
+  #next(): EnclaveMessage | undefined {
+    if (this.#told < this.#story.length) return this.#story[this.#told++];
+    for (const [type, message] of this.#news) {
+      this.#news.delete(type);
+      return message;
+    }
+    return this.#options.ring.shift();
   }
 
   #use(stream: Duplex): void {

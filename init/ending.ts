@@ -5,6 +5,8 @@ import type { ExitReason } from "../format/control.ts";
 /** Node's own statuses (process.exit(), "Exit codes"). */
 const STATUS_UNCAUGHT = 1;
 const STATUS_UNSETTLED = 13;
+/** 128 + SIGABRT, as a shell reports it. */
+export const STATUS_ABORTED = 134;
 
 export interface Ending {
   /** The app was imported; from here on an empty event loop is a return. */
@@ -25,6 +27,8 @@ export function watchEnding(finish: (status: number, reason: ExitReason) => neve
   // Where process.exit() ends up, also from within an 'exit' listener.
   (process as unknown as { reallyExit(code: number): never }).reallyExit = (code) =>
     finish(statusOf(code), reason ?? "exit");
+  // Of PID 1 it would be a panic of the kernel, with the app's last lines still on their way.
+  process.abort = () => finish(STATUS_ABORTED, "abort");
   process.on("uncaughtExceptionMonitor", (error, origin) => {
     if (process.listenerCount("uncaughtException") > 0 || process.hasUncaughtExceptionCaptureCallback())
       return;

@@ -4,7 +4,15 @@ import { Worker } from "node:worker_threads";
 import type { EnclaveMessage, ExitReason } from "../format/control.ts";
 import { closeDescriptor, makePipe, replaceDescriptor } from "../linux/descriptor.ts";
 import { makeBlocking } from "../linux/stream.ts";
-import { type HousekeepingData, type HousekeepingMessage, REPORT_DEADLINE_MS } from "./message.ts";
+import { Tally } from "../runtime/tally.ts";
+import { awaitGivingUp } from "./abort.ts";
+import {
+  CLOCK_DEADLINE_MS,
+  type HousekeepingData,
+  type HousekeepingMessage,
+  REPORT_DEADLINE_MS,
+} from "./message.ts";
+import { Pulse } from "./pulse.ts";
 
 /** Where the packer puts the bundle of housekeeping.ts. */
 const SCRIPT = "/lib/housekeeping.cjs";
@@ -12,19 +20,27 @@ const SCRIPT = "/lib/housekeeping.cjs";
 export class Housekeeper {
   readonly #worker: Worker;
   readonly #reported = new Int32Array(new SharedArrayBuffer(4));
+  readonly #pulse = new Pulse();
+  readonly #clockIsSet = new Int32Array(new SharedArrayBuffer(4));
 
   /** Takes descriptors 0, 1 and 2. `onError`: the thread died, which it has no reason to. */
   constructor(
-    options: Pick<HousekeepingData, "console" | "debug" | "hello">,
+    options: Pick<HousekeepingData, "console" | "debug" | "hello" | "redact">,
     onError: (error: unknown) => void,
   ) {
     const stdout = makePipe();
     const stderr = makePipe();
+    const tally = new Tally();
+    tally.share();
     const workerData: HousekeepingData = {
       ...options,
       stdout: stdout.readEnd,
       stderr: stderr.readEnd,
+      pulse: this.#pulse.buffer,
+      tally: tally.buffer,
+      givingUp: awaitGivingUp(),
       reported: this.#reported,
+      clockIsSet: this.#clockIsSet,
     };
     // Before the worker: to make one, Node opens process.stdout, which must not take the console for the app's terminal.
     replaceStandardDescriptors(stdout.writeEnd, stderr.writeEnd);
@@ -40,6 +56,16 @@ export class Housekeeper {
 
   say(text: string): void {
     this.#post({ type: "say", text });
+  }
+
+  /** Wait until the clock is set, so that the app never sees it go back. Blocks the thread. */
+  awaitClock(): void {
+    Atomics.wait(this.#clockIsSet, 0, 0, CLOCK_DEADLINE_MS);
+  }
+
+  /** The app begins: from here on its event loop is watched. */
+  watchApp(): void {
+    this.#pulse.start();
   }
 
   /** Report the end and wait until the parent has it, there is none, or the deadline passed. Blocks the thread. */

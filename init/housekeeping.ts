@@ -8,15 +8,23 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parentPort, workerData } from "node:worker_threads";
 import { CID_PARENT, PORT_CONTROL } from "../format/abi.ts";
 import type { ExitReason, ParentMessage } from "../format/control.ts";
+import type { LogLevel, LogSource } from "../format/log.ts";
 import { uptimeMs } from "../linux/clock.ts";
 import { restartMachine } from "../linux/reboot.ts";
 import { openStream } from "../linux/stream.ts";
 import { connectVsock } from "../linux/vsock.ts";
+import { Tally } from "../runtime/tally.ts";
+import { hasGivenUp } from "./abort.ts";
 import { ControlChannel } from "./channel.ts";
 import { writeConsole } from "./console.ts";
+import { STATUS_ABORTED } from "./ending.ts";
+import { Journal, type JournalOutput } from "./journal.ts";
 import { type HousekeepingData, type HousekeepingMessage, REPORT_DEADLINE_MS } from "./message.ts";
-import { LastWords, LineCutter, type LogRecord, RecordRing } from "./records.ts";
+import { Pulse } from "./pulse.ts";
+import { RecordRing } from "./records.ts";
+import { StallWatch } from "./stall.ts";
 import { openEnclaveClock } from "./time/enclave.ts";
+import { readVitals } from "./vitals.ts";
 
 /** Log records that wait for the parent, bytes: what an enclave of 192 MiB can spare. */
 const RING_BYTES = 2 * 1024 * 1024;
@@ -24,10 +32,15 @@ const CONTROL_TIMEOUT_MS = 2_000;
 /** 128 + SIGKILL, as a shell reports it. */
 const STATUS_KILLED = 137;
 const TIMER_MAX_MS = 2 ** 31 - 1;
+/** How often the app's thread is looked after, and how often the parent hears how the enclave does. */
+const WATCH_INTERVAL_MS = 500;
+const STATS_INTERVAL_MS = 5_000;
 
 const data = workerData as HousekeepingData;
 const ring = new RecordRing(RING_BYTES);
-const lastWords = new LastWords();
+const journal = new Journal({ ring, redact: data.redact, onLine: showOnConsole });
+const pulse = new Pulse(data.pulse);
+const stall = new StallWatch(say);
 const channel = new ControlChannel({
   hello: data.hello,
   ring,
@@ -35,8 +48,9 @@ const channel = new ControlChannel({
   onMessage: obey,
   onFirstConnect: () => channel.tell({ type: "phase", phase: "control", uptimeMs: uptimeMs() }),
 });
-const { keeper } = openEnclaveClock({ ask: (sentMs) => channel.send({ type: "clock", sentMs }), say });
+const { clock, keeper } = openEnclaveClock({ ask: (sentMs) => channel.send({ type: "clock", sentMs }), say });
 const outputs = [follow("stdout", data.stdout), follow("stderr", data.stderr)];
+const vitals = { pulse, tally: new Tally(data.tally), ring, clock, stalledMs };
 let killer: NodeJS.Timeout | undefined;
 let reporting = false;
 
@@ -44,6 +58,7 @@ parentPort?.on("message", (message: HousekeepingMessage) => {
   switch (message.type) {
     case "tell":
       channel.tell(message.message);
+      if (message.message.type === "ready") tellVitals();
       break;
     case "say":
       say(message.text);
@@ -54,6 +69,8 @@ parentPort?.on("message", (message: HousekeepingMessage) => {
   }
 });
 void keepTime();
+setInterval(watch, WATCH_INTERVAL_MS).unref();
+setInterval(tellVitals, STATS_INTERVAL_MS).unref();
 
 async function keepTime(): Promise<void> {
   await keeper.boot(channel.open());
@@ -65,29 +82,43 @@ async function keepTime(): Promise<void> {
 interface Output {
   readonly fd: number;
   readonly stream: Readable;
-  readonly cutter: LineCutter;
+  readonly output: JournalOutput;
 }
 
 function follow(source: "stdout" | "stderr", fd: number): Output {
-  const cutter = new LineCutter((text) => log(source, text));
+  const output = journal.output(source);
   const stream = openStream(fd, { writable: false });
   stream.on("data", (chunk: Buffer) => {
-    cutter.push(chunk);
+    output.push(chunk);
     channel.pump();
   });
-  return { fd, stream, cutter };
+  return { fd, stream, output };
 }
 
-function say(text: string): void {
-  log("init", text);
+/** A line of init's own. */
+function say(text: string, level: LogLevel = "info"): void {
+  journal.say(text, level);
   channel.pump();
 }
 
-function log(source: LogRecord["source"], text: string): void {
-  ring.push({ type: "log", time: Date.now(), source, text });
-  if (source === "stderr") lastWords.push(text);
-  // The console belongs to the parent: in production mode it must learn nothing of the app there.
+/** The console belongs to the parent: in production mode it must learn nothing of the app there. */
+function showOnConsole(source: LogSource, text: string): void {
   if (data.debug || source === "init") writeConsole(data.console, source === "init" ? `init: ${text}` : text);
+}
+
+function tellVitals(): void {
+  channel.offer({ type: "stats", stats: readVitals(vitals) });
+}
+
+function stalledMs(): number {
+  return stall.check(uptimeMs(), pulse.beatMs);
+}
+
+/** The app's thread: does its event loop turn, has Node given up? */
+function watch(): void {
+  if (reporting) return;
+  if (hasGivenUp(data.givingUp)) void end(STATUS_ABORTED, "abort");
+  else stalledMs();
 }
 
 function obey(message: ParentMessage): void {
@@ -101,30 +132,36 @@ function obey(message: ParentMessage): void {
 /** The app did not end in time; its thread may be blocked, so this one ends the enclave. */
 async function kill(): Promise<void> {
   if (reporting) return;
-  log("init", "the app did not end before the shutdown deadline");
-  await report(STATUS_KILLED, "killed");
+  journal.say("the app did not end before the shutdown deadline", "warn");
+  await end(STATUS_KILLED, "killed");
+}
+
+/** End the enclave from this thread. */
+async function end(status: number, reason: ExitReason): Promise<void> {
+  await report(status, reason);
   restartMachine();
 }
 
 async function report(status: number, reason: ExitReason): Promise<void> {
   reporting = true;
   for (const output of outputs) drain(output);
-  const message = { type: "exit", status, reason, lastWords: lastWords.lines() } as const;
+  tellVitals();
+  const message = { type: "exit", status, reason, lastWords: journal.lastWords.lines() } as const;
   await Promise.race([channel.finish(message), sleep(REPORT_DEADLINE_MS)]);
   Atomics.store(data.reported, 0, 1);
   Atomics.notify(data.reported, 0);
 }
 
 /** Take what is in the pipe now: a child of the app may hold its other end open for good. */
-function drain({ fd, stream, cutter }: Output): void {
+function drain({ fd, stream, output }: Output): void {
   const chunk = Buffer.alloc(64 * 1024);
   try {
     for (let n = 1; n > 0 && !stream.destroyed; ) {
       n = readSync(fd, chunk);
-      cutter.push(chunk.subarray(0, n));
+      output.push(chunk.subarray(0, n));
     }
   } catch {
     // EAGAIN: empty.
   }
-  cutter.end();
+  output.end();
 }

@@ -6,6 +6,7 @@ import { runApp } from "./run.ts";
 async function main(): Promise<void> {
   const { housekeeper, ...place } = await boot();
   phase(housekeeper, "app");
+  housekeeper.watchApp();
   await runApp(place, {
     say: (line) => housekeeper.say(line),
     onReady: (ports) => housekeeper.tell({ type: "ready", uptimeMs: uptimeMs(), ports }),

@@ -10,6 +10,13 @@ export interface HousekeepingData {
   /** What the parent hears first. */
   readonly hello: EnclaveMessage;
   readonly debug: boolean;
+  /** Rules of the measured configuration. */
+  readonly redact: readonly string[];
+  /** Memory of a Pulse and of a Tally. */
+  readonly pulse: SharedArrayBuffer;
+  readonly tally: SharedArrayBuffer;
+  /** Descriptor of abort.ts. */
+  readonly givingUp: number;
   /** One i32: 1 once the end has been reported. The main thread waits for it. */
   readonly reported: Int32Array<SharedArrayBuffer>;
   /** One i32: 1 once the clock has been set. */

@@ -1,19 +1,27 @@
 /** Log records: lines cut from a byte stream, and the bounded ring in which they wait for the parent. */
-import { type EnclaveMessage, LOG_TEXT_MAX, splitLogText } from "../format/control.ts";
+import { type EnclaveMessage, LOG_TEXT_MAX } from "../format/control.ts";
 
 export type LogRecord = Extract<EnclaveMessage, { type: "log" }>;
 
+export interface Line {
+  readonly text: string;
+  /** Of a line that is longer than LOG_TEXT_MAX bytes. */
+  readonly isPart: boolean;
+}
+
 const NEWLINE = 0x0a;
 
-/** Cuts a byte stream into lines without their newlines, and long lines into texts that fit a record. */
+/** Cuts a byte stream into lines without their newlines, and long lines into parts of at most LOG_TEXT_MAX bytes. */
 export class LineCutter {
-  readonly #emit: (text: string) => void;
+  readonly #emit: (line: Line) => void;
   readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   /** The line so far; one byte more than a text shows whether that byte begins a character. */
   readonly #line = new Uint8Array(LOG_TEXT_MAX + 1);
   #length = 0;
+  /** Parts of this line were emitted. */
+  #isCut = false;
 
-  constructor(emit: (text: string) => void) {
+  constructor(emit: (line: Line) => void) {
     this.#emit = emit;
   }
 
@@ -22,6 +30,7 @@ export class LineCutter {
     for (let end = rest.indexOf(NEWLINE); end >= 0; end = rest.indexOf(NEWLINE)) {
       this.#append(rest.subarray(0, end));
       this.#flush(this.#length);
+      this.#isCut = false;
       rest = rest.subarray(end + 1);
     }
     this.#append(rest);
@@ -38,22 +47,19 @@ export class LineCutter {
       this.#line.set(piece, this.#length);
       this.#length += piece.length;
       rest = rest.subarray(piece.length);
-      if (this.#length === this.#line.length) this.#flush(characterBoundary(this.#line, LOG_TEXT_MAX));
+      if (this.#length === this.#line.length) {
+        this.#isCut = true;
+        this.#flush(characterBoundary(this.#line, LOG_TEXT_MAX));
+      }
     }
   }
 
   /** Emit the first `end` bytes. */
   #flush(end: number): void {
-    this.#text(this.#line.subarray(0, end));
+    const text = this.#decoder.decode(this.#line.subarray(0, end));
+    this.#emit({ text, isPart: this.#isCut });
     this.#line.copyWithin(0, end, this.#length);
     this.#length -= end;
-  }
-
-  #text(bytes: Uint8Array): void {
-    const text = this.#decoder.decode(bytes);
-    // No character takes more than six bytes of JSON, so most lines need no counting.
-    if (text.length * 6 <= LOG_TEXT_MAX) this.#emit(text);
-    else splitLogText(text).forEach(this.#emit);
   }
 }
 
@@ -72,18 +78,27 @@ export class RecordRing {
   #first = 0;
   #bytes = 0;
   #dropped = 0;
+  #pushedTotal = 0;
+  #droppedTotal = 0;
 
   /** `capacity`: memory for texts, bytes. */
   constructor(capacity: number) {
     this.#capacity = capacity;
   }
 
+  /** Records so far, and those of them that were dropped. */
+  get totals(): { readonly pushed: number; readonly dropped: number } {
+    return { pushed: this.#pushedTotal, dropped: this.#droppedTotal };
+  }
+
   push(record: LogRecord): void {
+    this.#pushedTotal++;
     this.#records.push(record);
     this.#bytes += weight(record);
     while (this.#bytes > this.#capacity && this.#records.length - this.#first > 1) {
       this.#take();
       this.#dropped++;
+      this.#droppedTotal++;
     }
   }
 

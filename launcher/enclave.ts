@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { CID_HYPERVISOR, CONSOLE_PORT_BASE } from "../format/abi.ts";
 import type { BootPhase, EnclaveMessage } from "../format/control.ts";
 import { CloisterError } from "../format/errors.ts";
+import { levelOfSource } from "../format/log.ts";
 import { type ControlChannel, openControl } from "./control.ts";
 import type { NitroVm, ParentVsock, VsockStream } from "./device.ts";
 import type { EnclaveEvent, ExitReport } from "./event.ts";
@@ -170,7 +171,11 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
         this.#setReady(message.ports);
         break;
       case "log":
-        this.#tellLog({ ...message, dropped: message.dropped ?? 0 });
+        this.#tellLog({
+          ...message,
+          level: message.level ?? levelOfSource(message.source),
+          dropped: message.dropped ?? 0,
+        });
         break;
       case "stats":
         emit(message);
@@ -191,8 +196,9 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
   #setReady(ports: readonly number[]): void {
     if (this.#isReady) return;
     this.#isReady = true;
-    const { emit, elapsedMs, publishers } = this.#parts;
-    for (const publisher of publishers) publisher.start((port) => this.connect(port));
+    const { emit, elapsedMs, publishers, vsock } = this.#parts;
+    const connect = (port: number) => vsock.open?.(this.cid, port) ?? this.connect(port);
+    for (const publisher of publishers) publisher.start(connect);
     emit({ type: "ready", ports, elapsedMs: elapsedMs() });
     this.#ready.resolve();
   }

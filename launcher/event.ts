@@ -1,5 +1,6 @@
 /** What a launch and its enclave tell whoever watches. */
 import type { BootPhase, ExitReason } from "../format/control.ts";
+import type { LogLevel, LogSource } from "../format/log.ts";
 import type { EnclaveStats } from "../format/stats.ts";
 
 /** Steps of a launch on the parent's side, in order. `started`: the hypervisor has it. */
@@ -17,13 +18,14 @@ export type EnclaveEvent =
     }
   | { readonly type: "ready"; readonly ports: readonly number[]; readonly elapsedMs: number }
   /**
-   * A line of the app's output or of init's. `time`: Unix milliseconds by the enclave's clock. The text is the enclave's: it
-   * may hold control characters.
+   * A line of the app's output or of init's. `time`: Unix milliseconds by the enclave's clock. `level`: the line's own where
+   * it is JSON, else by its source. The text is the enclave's: it may hold control characters.
    */
   | {
       readonly type: "log";
       readonly time: number;
-      readonly source: "stdout" | "stderr" | "init";
+      readonly source: LogSource;
+      readonly level: LogLevel;
       readonly text: string;
       readonly dropped: number;
     }

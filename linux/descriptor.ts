@@ -7,6 +7,7 @@ export const O_CLOEXEC = 0o2000000;
 
 /** linux/fcntl.h */
 const F_DUPFD_CLOEXEC = 1030;
+const F_SETPIPE_SZ = 1031;
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 
@@ -29,6 +30,11 @@ export function makePipe(flags = O_CLOEXEC): { readonly readEnd: number; readonl
   check(libc.pipe2(pair, flags), "pipe2");
   const [readEnd = -1, writeEnd = -1] = pair;
   return { readEnd, writeEnd };
+}
+
+/** Have a pipe hold at most this many bytes, rounded up to a power of two of pages. */
+export function limitPipe(fd: number, bytes: number): void {
+  check(libc.fcntl(fd, F_SETPIPE_SZ, BigInt(bytes)), "fcntl", `F_SETPIPE_SZ ${fd}`);
 }
 
 /** Two connected AF_UNIX stream sockets. */

@@ -6,6 +6,7 @@ import { canonicalHost, EgressList, egressRuleFor } from "../format/egress.ts";
 import { CloisterError } from "../format/errors.ts";
 import type { LookupAnswer, OutboundRequest, ResolveAnswer } from "../format/outbound.ts";
 import { Names } from "./names.ts";
+import { Tally } from "./tally.ts";
 
 export interface EgressOptions {
   /** Rules of the measured configuration. */
@@ -13,6 +14,8 @@ export interface EgressOptions {
   /** A line for the log. */
   readonly say: (line: string) => void;
   readonly outbound: Questions;
+  /** Default: this thread's. */
+  readonly tally?: Tally;
 }
 
 /** What is asked of the parent's proxy about names. Rejects where it does not answer. */
@@ -34,8 +37,10 @@ export class Egress {
   readonly names = new Names();
   readonly #list: EgressList;
   readonly #say: (line: string) => void;
+  readonly #tally: Tally;
 
-  constructor({ rules, say, outbound }: EgressOptions) {
+  constructor({ rules, say, outbound, tally = Tally.ofThread() }: EgressOptions) {
+    this.#tally = tally;
     this.#list = new EgressList(rules);
     this.#say = say;
     this.outbound = outbound;
@@ -68,6 +73,11 @@ export class Egress {
     return host !== undefined && this.#list.allows(host, port) ? { host, port, family: 0 } : undefined;
   }
 
+  /** A socket begins to connect to what `destination` said. */
+  countConnect(): void {
+    this.#tally.countAllowed();
+  }
+
   /** The error of a connect that the list does not allow; logged. */
   denyConnect(host: string, port: number): CloisterError {
     const shown = canonicalHost(host) ?? host;
@@ -82,6 +92,7 @@ export class Egress {
 
   #deny(what: string, rule: string): CloisterError {
     const line = `egress: ["${rule}"]`;
+    this.#tally.countDenied();
     return this.#report(
       new CloisterError(
         "E_EGRESS_DENIED",
@@ -96,6 +107,7 @@ export class Egress {
   /** The error of a datagram; logged. */
   denyDatagram(address: string, port: number): CloisterError {
     const message = `UDP to ${egressRuleFor(address, port)}: got a datagram, expected TCP`;
+    this.#tally.countDenied();
     return this.#report(new CloisterError("E_EGRESS_UDP", message));
   }
 

@@ -33,7 +33,10 @@ export function routeTcp(egress: Egress, open: OpenConnection): void {
       if (host === undefined || isLoopback(host)) return connect.call(this, request, address, port);
       const destination = egress.destination(host, port, this.owner._host);
       if (destination === undefined) failConnect(this, egress.denyConnect(host, port));
-      else open(this, request, destination, { address, port });
+      else {
+        egress.countConnect();
+        open(this, request, destination, { address, port });
+      }
       return 0;
     };
   }

@@ -38,7 +38,7 @@ const enclaveMessages: EnclaveMessage[] = [
   { type: "phase", phase: "init", uptimeMs: 812.25 },
   { type: "ready", uptimeMs: 1000, ports: [8080, 4294967294] },
   { type: "log", time: 1_700_000_000_000, source: "stdout", text: "grüße\n\u2028" },
-  { type: "log", time: 1, source: "stderr", text: "", dropped: 3 },
+  { type: "log", time: 1, source: "stderr", level: "warn", text: "", dropped: 3 },
   { type: "stats", stats },
   { type: "clock", sentMs: 5000.25 },
   { type: "exit", status: 255, reason: "exception", lastWords: ["Error: x", "    at app.ts:1"] },
@@ -143,6 +143,10 @@ describe("hostile lines", () => {
     [
       '{"type":"log","time":1,"source":"disk","text":""}',
       'control message: source: got "disk", expected stdout | stderr | init',
+    ],
+    [
+      '{"type":"log","time":1,"source":"stdout","level":"loud","text":""}',
+      'control message: level: got "loud", expected trace | debug | info | warn | error | fatal',
     ],
     ['{"type":"log","time":1,"source":"stdout"}', "control message: text: got nothing, expected a string"],
     [

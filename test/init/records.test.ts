@@ -1,15 +1,17 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { CONTROL_LINE_MAX, encodeMessage, LOG_TEXT_MAX } from "../../format/control.ts";
-import { LastWords, LineCutter, type LogRecord, RecordRing } from "../../init/records.ts";
+import { LOG_TEXT_MAX } from "../../format/control.ts";
+import { LastWords, type Line, LineCutter, type LogRecord, RecordRing } from "../../init/records.ts";
 
-function cut(chunks: readonly Uint8Array[]): string[] {
-  const lines: string[] = [];
+function cut(chunks: readonly Uint8Array[]): Line[] {
+  const lines: Line[] = [];
   const cutter = new LineCutter((line) => lines.push(line));
   for (const chunk of chunks) cutter.push(chunk);
   cutter.end();
   return lines;
 }
+
+const texts = (chunks: readonly Uint8Array[]) => cut(chunks).map(({ text }) => text);
 
 const record = (text: string): LogRecord => ({ type: "log", time: 1, source: "stdout", text });
 
@@ -20,42 +22,44 @@ test.each([
   ["no newline at the end", ["last"], ["last"]],
   ["nothing", [""], []],
 ])("cuts %s", (_, chunks, lines) => {
-  expect(cut(chunks.map((chunk) => Buffer.from(chunk)))).toEqual(lines);
+  expect(texts(chunks.map((chunk) => Buffer.from(chunk)))).toEqual(lines);
 });
 
 test("a character over two chunks stays whole", () => {
   const bytes = Buffer.from("é€😀\n");
   const chunks = [...bytes].map((byte) => Uint8Array.of(byte));
-  expect(cut(chunks)).toEqual(["é€😀"]);
+  expect(texts(chunks)).toEqual(["é€😀"]);
 });
 
 test("a chunk's memory may be used again", () => {
   const chunk = Buffer.from("first");
   const lines: string[] = [];
-  const cutter = new LineCutter((line) => lines.push(line));
+  const cutter = new LineCutter(({ text }) => lines.push(text));
   cutter.push(chunk);
   chunk.fill("x");
   cutter.push(Buffer.from("\n"));
   expect(lines).toEqual(["first"]);
 });
 
-test("a long line becomes records that each fit a control line, and join to the line", () => {
-  const texts = fc.oneof(
+test("a long line becomes parts that say so, each of bounded bytes, which join to the line", () => {
+  const long = fc.oneof(
     fc.constant("x".repeat(3 * LOG_TEXT_MAX + 1)),
     fc.constant("\0".repeat(LOG_TEXT_MAX)),
     fc.constant("😀".repeat(LOG_TEXT_MAX)),
-    fc.string({ unit: "binary", minLength: LOG_TEXT_MAX, maxLength: 2 * LOG_TEXT_MAX }),
+    fc.string({ unit: "binary", minLength: LOG_TEXT_MAX - 2, maxLength: 2 * LOG_TEXT_MAX }),
   );
   fc.assert(
-    fc.property(texts, fc.integer({ min: 1, max: 70_000 }), (text, step) => {
+    fc.property(long, fc.integer({ min: 1, max: 70_000 }), (text, step) => {
       const line = text.replaceAll("\n", "·").toWellFormed();
-      const bytes = Buffer.from(line);
+      const bytes = Buffer.from(`${line}\nnext\n`);
       const chunks: Uint8Array[] = [];
       for (let at = 0; at < bytes.length; at += step) chunks.push(bytes.subarray(at, at + step));
       const lines = cut(chunks);
-      expect(lines.join("")).toBe(line);
-      for (const piece of lines) {
-        expect(encodeMessage(record(piece)).length).toBeLessThanOrEqual(CONTROL_LINE_MAX);
+      expect(lines.pop()).toEqual({ text: "next", isPart: false });
+      expect(lines.map(({ text }) => text).join("")).toBe(line);
+      for (const { text, isPart } of lines) {
+        expect(Buffer.byteLength(text)).toBeLessThanOrEqual(LOG_TEXT_MAX);
+        expect(isPart).toBe(Buffer.byteLength(line) > LOG_TEXT_MAX);
       }
     }),
     { numRuns: 25 },
@@ -84,6 +88,7 @@ test("a full ring drops the oldest, and the next record says how many", () => {
   for (const text of ["a", "b", "c", "d", "e"]) ring.push(record(text));
   expect(ring.shift()).toEqual({ ...record("c"), dropped: 2 });
   expect(ring.shift()).toEqual(record("d"));
+  expect(ring.totals).toEqual({ pushed: 5, dropped: 2 });
 });
 
 test("a record larger than the ring is kept alone", () => {

@@ -297,8 +297,8 @@ describe("control channel", () => {
     expect(told).toEqual([
       { type: "phase", phase: "init", uptimeMs: 1, elapsedMs: expect.any(Number) },
       { type: "ready", ports: [8080], elapsedMs: expect.any(Number) },
-      { type: "log", time: 5, source: "stdout", text: "hello", dropped: 0 },
-      { type: "log", time: 5, source: "stdout", text: "hello", dropped: 3 },
+      { type: "log", time: 5, source: "stdout", level: "info", text: "hello", dropped: 0 },
+      { type: "log", time: 5, source: "stdout", level: "info", text: "hello", dropped: 3 },
     ]);
     await enclave.terminate();
   });

@@ -146,7 +146,7 @@ describe.runIf(process.getuid?.() === 0)("a full disk", () => {
   test("costs log records, which are counted, and not how it ended", async () => {
     const shelf = new Shelf(new Registry(mount).claim({ name: "app", isDefault: true }, identity, fields));
     const text = "x".repeat(1000);
-    const say = () => shelf.log({ type: "log", time: 1, source: "stdout", text, dropped: 0 });
+    const say = () => shelf.log({ type: "log", time: 1, source: "stdout", level: "info", text, dropped: 0 });
     for (let index = 0; index < 200; index++) say();
     shelf.update({ state: "ended", end: { at: 1, report: { kind: "terminated" } } });
     expect(JSON.parse(readFileSync(join(mount, "app/state.json"), "utf8")).state).toBe("ended");
