@@ -78,12 +78,15 @@ export function decodeMetadata(data: Uint8Array): EifMetadata {
 export function encodeCustomMetadata(config: {
   readonly egress: readonly string[];
   readonly proxyProtocol: boolean;
+  /** Default false. */
+  readonly development?: boolean;
 }): Json {
-  const { egress, proxyProtocol } = config;
-  if (egress.length === 0 && !proxyProtocol) return null;
+  const { egress, proxyProtocol, development = false } = config;
+  if (egress.length === 0 && !proxyProtocol && !development) return null;
   return {
     ...(egress.length > 0 && { [METADATA_EGRESS]: egress }),
     ...(proxyProtocol && { [METADATA_PROXY_PROTOCOL]: true }),
+    ...(development && { [METADATA_DEVELOPMENT]: true }),
   };
 }
 

@@ -4,15 +4,20 @@ import { APP_DIRECTORY, ENCLAVE_JSON, encodeEnclaveJson } from "../format/enclav
 import { concat } from "../format/struct.ts";
 import { readAuthorities } from "./authority.ts";
 import type { AppFile, Bundle } from "./bundle.ts";
+import type { Program } from "./program.ts";
 import type { Project } from "./project.ts";
 
 const ROOT = APP_DIRECTORY.slice(1);
 
 /**
  * Uncompressed archives in their order in the EIF. Copied packages have one of their own: they are large, and an edit
- * of the app does not change them.
+ * of the app does not change them. `development`: programs of an image for development, laid over those of the base.
  */
-export function encodeApp(project: Project, bundle: Bundle): Uint8Array[] {
+export function encodeApp(
+  project: Project,
+  bundle: Bundle,
+  development: readonly Program[] = [],
+): Uint8Array[] {
   const { ports, env, egress, attestation, tls, ready, redact, tmpMiB, proxyProtocol } = project.config;
   const ca = readAuthorities(project);
   const { entry } = bundle;
@@ -30,24 +35,27 @@ export function encodeApp(project: Project, bundle: Bundle): Uint8Array[] {
     redact,
     tmpMiB,
     proxyProtocol,
-    dev: false,
+    dev: development.length > 0,
   });
   const app = [
     ...bundle.files,
     { path: ENCLAVE_JSON.slice(APP_DIRECTORY.length + 1), data: enclave, executable: false },
   ];
   const archives = bundle.packages.length === 0 ? [app] : [bundle.packages, app];
-  return archives.map((files) => concat(encodeCpio(entries(files))));
+  return archives.map((files) => concat(encodeCpio(entries(files, files === app ? development : []))));
 }
 
-function entries(files: readonly AppFile[]): CpioEntry[] {
-  const placed = files.map((file) => ({ ...file, path: `${ROOT}/${file.path}` }));
+function entries(files: readonly AppFile[], programs: readonly Program[]): CpioEntry[] {
+  const placed = [
+    ...files.map(({ path, data, executable }) => {
+      return { path: `${ROOT}/${path}`, data, mode: executable ? 0o755 : 0o644 };
+    }),
+    ...programs.map(({ target, data, mode }) => ({ path: target, data, mode })),
+  ];
   const directories = new Set(placed.flatMap(({ path }) => parents(path)));
   return [
     ...[...directories].map((path): CpioEntry => ({ type: "directory", path, mode: 0o755 })),
-    ...placed.map(({ path, data, executable }): CpioEntry => {
-      return { type: "file", path, mode: executable ? 0o755 : 0o644, data };
-    }),
+    ...placed.map((file): CpioEntry => ({ type: "file", ...file })),
   ];
 }
 

@@ -76,7 +76,7 @@ export async function build(options: BuildOptions): Promise<BuildResult> {
   report("Compressing the app");
   const apps = await clock.time("app", makeApps(project, bundle, storage));
   const buildTime = options.buildTime ?? sourceDateEpoch();
-  const described = metadata(release, project, buildTime);
+  const described = describeImage(release, project, { buildTime });
   const image = new Image(base, described, apps, project.config);
   const memory = checkMemory(project.config.memoryMiB, [base.ramdisk, ...apps], image.sizeBytes);
   const measurements = image.measure();
@@ -106,7 +106,12 @@ async function makeApps(project: Project, bundle: Bundle, storage: Storage): Pro
   return Promise.all(encodeApp(project, bundle).map((archive) => makeRamdisk(() => archive, storage)));
 }
 
-function metadata(release: Release, project: Project, buildTime: number): Uint8Array {
+/** The metadata section. */
+export function describeImage(
+  release: Release,
+  project: Project,
+  { buildTime, development = false }: { readonly buildTime: number; readonly development?: boolean },
+): Uint8Array {
   return encodeMetadata({
     ImageName: project.name,
     ImageVersion: project.version,
@@ -119,7 +124,7 @@ function metadata(release: Release, project: Project, buildTime: number): Uint8A
     },
     DockerInfo: null,
     // The parent's proxy has its own copy of the list; what the enclave obeys is the measured one.
-    CustomMetadata: encodeCustomMetadata(project.config),
+    CustomMetadata: encodeCustomMetadata({ ...project.config, development }),
   });
 }
 

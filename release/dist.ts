@@ -3,7 +3,13 @@ import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { bundlePrograms, PROGRAM_DIGESTS, PROGRAM_DIRECTORY } from "../packer/program.ts";
+import {
+  bundlePrograms,
+  DEVELOPMENT_PROGRAMS,
+  ENCLAVE_PROGRAMS,
+  PROGRAM_DIGESTS,
+  PROGRAM_DIRECTORY,
+} from "../packer/program.ts";
 import { readRelease } from "../packer/release.ts";
 
 const release = readRelease();
@@ -19,10 +25,13 @@ for (const [config, output] of [
 }
 
 const digests: Record<string, string> = {};
-for (const { target, data } of await bundlePrograms(release)) {
-  const path = join(PROGRAM_DIRECTORY, target);
-  mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(path, data);
-  digests[target] = createHash("sha256").update(data).digest("hex");
+for (const set of [ENCLAVE_PROGRAMS, DEVELOPMENT_PROGRAMS]) {
+  for (const { target, data } of await bundlePrograms(release, set)) {
+    const name = join(set.folder, target);
+    const path = join(PROGRAM_DIRECTORY, name);
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, data);
+    digests[name] = createHash("sha256").update(data).digest("hex");
+  }
 }
 writeFileSync(join(PROGRAM_DIRECTORY, PROGRAM_DIGESTS), `${JSON.stringify(digests, null, 2)}\n`);
