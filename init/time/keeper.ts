@@ -1,5 +1,4 @@
 /** When which clock is asked: a burst before the app runs, then ever more rarely. */
-import { setTimeout as sleep } from "node:timers/promises";
 import { type Clock, STEER_INTERVAL_MS } from "./clock.ts";
 import type { Reading } from "./reading.ts";
 import type { RawClock } from "./sources.ts";
@@ -12,6 +11,16 @@ export interface KeeperOptions {
   /** Undefined where this machine has none. */
   readonly readNsm: (() => Promise<Reading>) | undefined;
   readonly readPtp: (() => Reading) | undefined;
+  /** Default: timers that keep no thread alive. */
+  readonly after?: After;
+}
+
+/** Do it so many milliseconds later; returns how to call it off. */
+export type After = (ms: number, task: () => void) => () => void;
+
+function afterTimeout(ms: number, task: () => void): () => void {
+  const timer = setTimeout(task, ms).unref();
+  return () => clearTimeout(timer);
 }
 
 /** Questions to the parent at boot, one after the other. */
@@ -26,10 +35,12 @@ const NSM_INTERVALS_MS = [30_000, 10 * 60_000] as const;
 
 export class ClockKeeper {
   readonly #options: KeeperOptions;
+  readonly #after: After;
   #question: { readonly sentMs: number; readonly settle: (answered: boolean) => void } | undefined;
 
   constructor(options: KeeperOptions) {
     this.#options = options;
+    this.#after = options.after ?? afterTimeout;
   }
 
   /** Set the clock. `connected` settles when the first attempt to reach the parent is over. Never rejects. */
@@ -37,19 +48,22 @@ export class ClockKeeper {
     const burst = connected.then(() => this.#burst());
     await this.#readNsm();
     this.#readPtp();
-    await Promise.race([burst, sleep(BURST_LIMIT_MS, undefined, { ref: false })]);
+    const limit = Promise.withResolvers<void>();
+    const cancel = this.#after(BURST_LIMIT_MS, limit.resolve);
+    await Promise.race([burst, limit.promise]);
+    cancel();
     this.#options.clock.set();
   }
 
   /** From then on. */
   keep(): void {
-    const { clock } = this.#options;
-    setInterval(() => clock.steer(), STEER_INTERVAL_MS).unref();
-    repeat(ASK_INTERVALS_MS, async () => {
+    const { clock, readNsm } = this.#options;
+    this.#repeat([STEER_INTERVAL_MS, STEER_INTERVAL_MS], async () => clock.steer());
+    this.#repeat(ASK_INTERVALS_MS, async () => {
       this.#readPtp();
       await this.#ask();
     });
-    if (this.#options.readNsm !== undefined) repeat(NSM_INTERVALS_MS, () => this.#readNsm());
+    if (readNsm !== undefined) this.#repeat(NSM_INTERVALS_MS, () => this.#readNsm());
   }
 
   /** The parent says: at the question of `sentMs` it was `unixMs`. An answer to no question is none. */
@@ -70,9 +84,9 @@ export class ClockKeeper {
     this.#question?.settle(false);
     const { ask, rawMs } = this.#options;
     const { promise, resolve } = Promise.withResolvers<boolean>();
-    const timer = setTimeout(() => settle(false), ANSWER_LIMIT_MS).unref();
+    const cancel = this.#after(ANSWER_LIMIT_MS, () => settle(false));
     const settle = (answered: boolean) => {
-      clearTimeout(timer);
+      cancel();
       this.#question = undefined;
       resolve(answered);
     };
@@ -99,14 +113,12 @@ export class ClockKeeper {
       clock.miss("ptp", (error as Error).message);
     }
   }
-}
 
-/** Do it after the first interval, and again after twice that, until the last interval, which repeats. */
-function repeat([first, last]: readonly [number, number], task: () => Promise<void>): void {
-  const turn = (intervalMs: number) =>
-    setTimeout(async () => {
+  /** Do it after the first interval, and again after twice that, until the last interval, which repeats. */
+  #repeat([first, last]: readonly [number, number], task: () => Promise<void>): void {
+    this.#after(first, async () => {
       await task();
-      turn(Math.min(intervalMs * 2, last));
-    }, intervalMs).unref();
-  turn(first);
+      this.#repeat([Math.min(first * 2, last), last], task);
+    });
+  }
 }
