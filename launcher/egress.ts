@@ -7,24 +7,24 @@ import { connect as connectTcp, type Socket } from "node:net";
 import { constants } from "node:os";
 import { canonicalHost, EgressList, egressRuleFor, isAddress } from "../format/egress.ts";
 import {
-  decodeOutboundRequest,
   encodeLookupAnswer,
   encodeResolveAnswer,
   encodeStatus,
-  OUTBOUND_HEADER_SIZE,
   type OutboundRequest,
-  outboundHostLength,
 } from "../format/outbound.ts";
-import { concat } from "../format/struct.ts";
+import { closeDescriptor, copyDescriptor } from "../linux/descriptor.ts";
+import type { SystemError } from "../linux/ffi.ts";
+import { Relay } from "../linux/relay.ts";
+import { descriptorOf } from "../linux/stream.ts";
 import { isReachable } from "./address.ts";
 import type { VsockStream } from "./device.ts";
+import { readRequest, StreamEnded } from "./question.ts";
+import { relayStreams, reset } from "./relay.ts";
 import { LookupError, Resolver } from "./resolver.ts";
 import { type Traffic, TrafficCounter } from "./traffic.ts";
 
 const { EACCES, ECONNREFUSED, EAFNOSUPPORT } = constants.errno;
 const EAI_NONAME = -3008;
-/** An enclave sends its request at once. */
-const REQUEST_TIMEOUT_MS = 10_000;
 
 /** A destination on the parent's own machine or link, allowed by name. */
 export interface LocalEgress {
@@ -42,10 +42,9 @@ export interface EgressOptions {
   /** What was refused, and why: a line. */
   readonly onRefusal?: (reason: string) => void;
   readonly resolver?: Resolver;
+  /** Where records other than addresses are asked for. It must have given up before the enclave does, after 20 s. */
+  readonly records?: Pick<dns.Resolver, "resolve">;
 }
-
-/** It must have given up before the enclave does, after 20 s. */
-const records = new dns.Resolver({ timeout: 3_000, tries: 2 });
 
 type Connect = Extract<OutboundRequest, { type: "connect" }>;
 
@@ -59,13 +58,22 @@ export class EgressProxy {
   readonly #list: EgressList;
   readonly #local = new Map<string, LocalEgress>();
   readonly #resolver: Resolver;
+  readonly #records: Pick<dns.Resolver, "resolve">;
   readonly #onRefusal: (reason: string) => void;
   readonly #sockets = new Set<Socket>();
   readonly #streams = new Set<VsockStream>();
   readonly #counter = new TrafficCounter();
+  /** Made for the first connection of descriptors: the emulator's streams have none. */
+  #relay: Relay | undefined;
 
   /** Throws RangeError for a rule that is none. */
-  constructor({ rules, local = [], onRefusal = () => {}, resolver = new Resolver() }: EgressOptions) {
+  constructor({
+    rules,
+    local = [],
+    onRefusal = () => {},
+    resolver = new Resolver(),
+    records = new dns.Resolver({ timeout: 3_000, tries: 2 }),
+  }: EgressOptions) {
     this.#list = new EgressList(rules);
     for (const entry of local) {
       const host = canonicalHost(entry.host) ?? entry.host;
@@ -73,6 +81,7 @@ export class EgressProxy {
     }
     this.#onRefusal = onRefusal;
     this.#resolver = resolver;
+    this.#records = records;
   }
 
   /** Serve one connection of the enclave. Never rejects. */
@@ -94,13 +103,21 @@ export class EgressProxy {
 
   /** Connections there are get reset. */
   close(): void {
+    this.#relay?.close();
     for (const stream of this.#streams) stream.destroy();
     for (const socket of this.#sockets) reset(socket);
   }
 
   /** Connections that stood; `refused`: connections and names that the rules, not the remote, refused. */
   traffic(): Traffic {
-    return this.#counter.read();
+    const streams = this.#counter.read();
+    const { size = 0, bytesIn = 0, bytesOut = 0 } = this.#relay ?? {};
+    return {
+      ...streams,
+      open: streams.open + size,
+      bytesIn: streams.bytesIn + bytesIn,
+      bytesOut: streams.bytesOut + bytesOut,
+    };
   }
 
   async #answer(request: Exclude<OutboundRequest, Connect>, host: string | undefined): Promise<Uint8Array> {
@@ -108,7 +125,7 @@ export class EgressProxy {
     if (!isKnown) this.#refuse(request.host, "the list does not have it");
     if (request.type === "resolve") {
       return encodeResolveAnswer(
-        isKnown ? await resolveRecords(host, request.record) : { error: "EREFUSED" },
+        isKnown ? await resolveRecords(this.#records, host, request.record) : { error: "EREFUSED" },
       );
     }
     return encodeLookupAnswer(
@@ -144,18 +161,42 @@ export class EgressProxy {
     const socket = connectTo(target);
     this.#sockets.add(socket);
     socket.once("close", () => this.#sockets.delete(socket));
-    // An attempt that nobody waits for any more.
+    // An attempt that nobody waits for any more: an enclave that waits for the answer ends nothing.
     const abandon = () => socket.destroy();
-    stream.once("close", abandon);
+    stream.once("close", abandon).once("end", abandon);
     const status = await connected(socket);
-    stream.off("close", abandon);
+    stream.off("close", abandon).off("end", abandon);
     if (status < 0) {
       stream.end(encodeStatus(status));
       return;
     }
     this.#counter.follow(socket);
-    stream.write(encodeStatus(0));
-    relay(socket, stream);
+    const enclave = descriptorOf(stream as unknown as Socket);
+    // Bytes that were read already, of an enclave that did not wait, are the stream's.
+    if (enclave >= 0 && stream.readableLength === 0) this.#relayDescriptors(socket, stream, enclave);
+    else {
+      stream.write(encodeStatus(0));
+      relayStreams(socket, stream);
+    }
+  }
+
+  #relayDescriptors(socket: Socket, stream: VsockStream, enclave: number): void {
+    const descriptors: number[] = [];
+    try {
+      for (const fd of [descriptorOf(socket), enclave]) descriptors.push(copyDescriptor(fd));
+      const [to = -1, from = -1] = descriptors;
+      this.#relay ??= new Relay();
+      this.#relay.join(to, from, encodeStatus(0));
+    } catch (error) {
+      // EMFILE, ENOSPC: this machine is full.
+      for (const fd of descriptors) closeDescriptor(fd);
+      stream.end(encodeStatus(-(error as SystemError).errno));
+      reset(socket);
+      return;
+    }
+    // The relay has numbers of its own for both.
+    socket.destroy();
+    stream.destroy();
   }
 
   /** Addresses and port, or the status of a refusal. */
@@ -194,42 +235,13 @@ function addressOf(host: string): LookupAddress {
   return { address: host, family: host.includes(":") ? 6 : 4 };
 }
 
-async function resolveRecords(host: string, record: string) {
+async function resolveRecords(records: Pick<dns.Resolver, "resolve">, host: string, record: string) {
   try {
     return { records: await records.resolve(host, record) };
   } catch (error) {
     const { code = "" } = error as NodeJS.ErrnoException;
     return { error: /^[A-Z]{1,32}$/.test(code) ? code : "ESERVFAIL" };
   }
-}
-
-class StreamEnded extends Error {}
-
-/** Exactly the request's bytes. Rejects with StreamEnded, or CloisterError E_OUTBOUND. */
-async function readRequest(stream: VsockStream): Promise<OutboundRequest> {
-  const timer = setTimeout(() => stream.destroy(), REQUEST_TIMEOUT_MS);
-  try {
-    const header = await readBytes(stream, OUTBOUND_HEADER_SIZE);
-    const length = outboundHostLength(header);
-    const host = length === 0 ? new Uint8Array() : await readBytes(stream, length);
-    return decodeOutboundRequest(concat([header, host]));
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-function readBytes(stream: VsockStream, length: number): Promise<Uint8Array> {
-  const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
-  const onEnd = () => reject(new StreamEnded());
-  const onReadable = () => {
-    const bytes = stream.read(length) as Uint8Array | null;
-    // At its end a stream gives what is left, and that may be less.
-    if (bytes !== null && bytes.length === length) resolve(bytes);
-    else if (bytes !== null || stream.readableEnded) onEnd();
-  };
-  stream.on("readable", onReadable).on("end", onEnd).on("close", onEnd);
-  onReadable();
-  return promise.finally(() => stream.off("readable", onReadable).off("end", onEnd).off("close", onEnd));
 }
 
 /** Nothing is resolved here any more: the checked addresses are what is connected to, one after the other. */
@@ -261,27 +273,4 @@ function connected(socket: Socket): Promise<number> {
   });
   socket.once("close", () => resolve(-ECONNREFUSED));
   return promise;
-}
-
-/**
- * Bytes both ways with backpressure; an end is passed on as an end, a broken connection as a reset. vsock does not tell
- * an app's close from its reset, so that a side which closed well is closed well: what it wrote still gets there.
- */
-function relay(socket: Socket, stream: VsockStream): void {
-  stream.once("close", () => {
-    if (stream.readableEnded && stream.errored === null) socket.destroySoon();
-    else reset(socket);
-  });
-  socket.once("close", (hadError) => {
-    if (hadError || !socket.readableEnded) stream.destroy();
-  });
-  if (stream.destroyed) reset(socket);
-  socket.pipe(stream);
-  stream.pipe(socket);
-}
-
-/** After its FIN a socket cannot be reset any more: libuv refuses (uv_tcp_close_reset, EINVAL) and Node leaks the handle. */
-function reset(socket: Socket): void {
-  if (socket.writableEnded) socket.destroy();
-  else socket.resetAndDestroy();
 }

@@ -181,6 +181,8 @@ export class Relay {
   #turn(): void {
     for (let round = 0; round < ROUNDS; round++) {
       this.#collect();
+      // Those that an error ended, which leaves nothing to pump.
+      this.#closeDescriptors();
       if (this.#queue.length === 0) return;
       const queue = this.#queue;
       this.#queue = [];

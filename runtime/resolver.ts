@@ -5,6 +5,7 @@
  */
 import { domainToASCII } from "node:url";
 import { canonicalHost, isLoopback } from "../format/egress.ts";
+import { mismatch } from "../format/failure.ts";
 import type { RecordType } from "../format/outbound.ts";
 import { binding, type NameRequest, UV } from "./binding.ts";
 import type { Egress } from "./egress.ts";
@@ -53,7 +54,7 @@ export function routeNames(egress: Egress): void {
     prototype[method] = (request, name) =>
       ask(egress, request, canonicalName(name), async (host) => {
         const answer = await egress.outbound.resolve({ type: "resolve", host, record });
-        return "error" in answer ? [answer.error] : [null, answer.records];
+        return "error" in answer ? [answer.error] : [null, checked(egress, host, record, answer.records)];
       });
   }
   prototype.getHostByAddr = (request, address) => {
@@ -84,6 +85,23 @@ function ask(
     );
   }
   return 0;
+}
+
+/**
+ * Records in the shape that Node gives them, as far as their callers rely on it: all but SOA are lists. Addresses among those
+ * of ANY are replaced by what stands for the name. Throws E_OUTBOUND.
+ */
+function checked(egress: Egress, host: string, record: RecordType, records: unknown): unknown {
+  if (record === "SOA") {
+    if (typeof records === "object" && records !== null && !Array.isArray(records)) return records;
+    throw mismatch("E_OUTBOUND", "SOA", typeof records, "an object");
+  }
+  if (!Array.isArray(records)) throw mismatch("E_OUTBOUND", record, typeof records, "a list");
+  if (record !== "ANY") return records;
+  return records.map((entry: { type?: unknown } | null) => {
+    const family = entry?.type === "A" ? 4 : entry?.type === "AAAA" ? 6 : undefined;
+    return family === undefined ? entry : { ...entry, address: egress.names.addressOf(host, family), ttl: 0 };
+  });
 }
 
 async function addressesOf(

@@ -1,84 +1,29 @@
 /** The parent's proxy against sockets of this machine, and against an enclave that is hostile or slow. */
 import { once } from "node:events";
-import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { buffer } from "node:stream/consumers";
 import fc from "fast-check";
-import { afterEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import {
   decodeLookupAnswer,
   decodeResolveAnswer,
   encodeOutboundRequest,
-  type OutboundRequest,
   RESOLVE_LENGTH_SIZE,
 } from "../../format/outbound.ts";
 import { isReachable } from "../../launcher/address.ts";
-import type { VsockStream } from "../../launcher/device.ts";
-import { type EgressOptions, EgressProxy } from "../../launcher/egress.ts";
 import { LookupError, Resolver } from "../../launcher/resolver.ts";
-
-const ENOTFOUND = -3008;
-const EAI_AGAIN = -3001;
-const EACCES = -13;
-const ECONNREFUSED = -111;
-
-const servers: Server[] = [];
-const open = new Set<Socket>();
-afterEach(() => {
-  for (const socket of open) socket.destroy();
-  for (const server of servers.splice(0)) server.close();
-});
-
-async function serve(onConnection: (socket: Socket) => void): Promise<{ address: string; port: number }> {
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
-    open.add(socket);
-    socket.on("error", () => {});
-    onConnection(socket);
-  }).listen(0, "127.0.0.1");
-  servers.push(server);
-  await once(server, "listening");
-  return { address: "127.0.0.1", port: (server.address() as AddressInfo).port };
-}
-
-/** A proxy, and the enclave's end of a stream to it: a TCP connection plays the vsock. */
-async function proxy(options: Partial<EgressOptions>) {
-  const refusals: string[] = [];
-  const carrier = new EgressProxy({ rules: [], onRefusal: (reason) => refusals.push(reason), ...options });
-  const streams: Socket[] = [];
-  const { port } = await serve((socket) => {
-    streams.push(socket);
-    void carrier.accept(socket as unknown as VsockStream);
-  });
-  const dial = () => {
-    const stream = connect({ port, allowHalfOpen: true });
-    open.add(stream);
-    stream.on("error", () => {});
-    return stream;
-  };
-  const ask = (request: OutboundRequest) => {
-    const stream = dial();
-    stream.write(encodeOutboundRequest(request));
-    return stream;
-  };
-  /** The proxy broke the stream: it did not end it, for then it would still read. */
-  const broken = async () => {
-    for (const stream of streams) if (!stream.closed) await once(stream, "close");
-  };
-  return { refusals, dial, ask, broken, close: () => carrier.close() };
-}
-
-async function take(stream: Socket, length: number): Promise<Buffer> {
-  for (;;) {
-    const bytes = stream.read(length) as Buffer | null;
-    if (bytes !== null) return bytes;
-    await once(stream, "readable");
-  }
-}
-
-const status = async (stream: Socket) => (await take(stream, 4)).readInt32BE(0);
-const dialling = (host: string, port: number, family: 0 | 4 | 6 = 0) =>
-  ({ type: "connect", host, port, family }) as const;
-const found = (...addresses: string[]) =>
-  new Resolver(async () => addresses.map((address) => ({ address, family: address.includes(":") ? 6 : 4 })));
+import {
+  dialling,
+  EACCES,
+  EAI_AGAIN,
+  ECONNREFUSED,
+  ENOTFOUND,
+  found,
+  proxy,
+  serve,
+  status,
+  take,
+} from "./proxy.ts";
 
 describe("a connection", () => {
   const echo = () => serve((socket) => socket.pipe(socket));
