@@ -8,6 +8,7 @@ import { mirrorServers } from "../runtime/listen.ts";
 import type { NsmModule } from "../runtime/module.ts";
 import { attestBinding } from "../runtime/nsm.ts";
 import { enterEnclave } from "../runtime/place.ts";
+import { expectHeaders } from "../runtime/proxy.ts";
 import { Readiness } from "../runtime/ready.ts";
 import { type FetchApp, isFetchApp, type Served, serveFetch } from "../runtime/serve.ts";
 import type { Listen } from "../runtime/vsock.ts";
@@ -38,9 +39,10 @@ export interface AppHost {
 
 /** Load the app and serve what it exports. Returns when it is running; the process ends when it ends. */
 export async function runApp({ configuration, debug, nsm, machine }: Place, host: AppHost): Promise<void> {
-  const { ports, ready: mode } = configuration;
+  const { ports, ready: mode, proxyProtocol } = configuration;
   const { vsock } = machine;
-  const { listen = vsock.listen } = host;
+  const { listen: accept = vsock.listen } = host;
+  const listen = proxyProtocol ? expectHeaders(accept, (line) => host.say(line)) : accept;
   let served: Served | undefined;
   const ending = watchEnding((status, reason) => host.finish(status, reason));
   handleSignals((status) => {
