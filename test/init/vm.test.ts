@@ -48,6 +48,7 @@ const code = (promise: Promise<unknown>) => promise.then(() => "connected", (err
 
 const open: { close(callback?: () => void): void }[] = [];
 const routes: Record<string, (url: URL) => unknown> = {
+  "/now": () => Date.now(),
   "/orphans": async () => {
     const statuses = await Promise.all([3, 0, 7].map(orphan));
     const deadline = Date.now() + 60_000;
@@ -117,7 +118,9 @@ let running: Running;
 
 beforeAll(async () => {
   app = await buildApp({ "app.ts": APP }, { env: { OWN: "value" }, compression: { algorithm: "none" } });
-  running = await start(app.eifPath, { debug: true, publish: [{ port: 0, vsockPort: 3000 }] });
+  // Its parent's clock is an hour ahead, from the start.
+  const now = () => Date.now() + 3_600_000;
+  running = await start(app.eifPath, { debug: true, publish: [{ port: 0, vsockPort: 3000 }], now });
   await running.enclave.ready;
 });
 
@@ -136,6 +139,23 @@ test("the boot is told phase by phase", () => {
   const uptime = (name: string) => phases.find(({ phase }) => phase === name)?.uptimeMs ?? Number.NaN;
   const inOrder = ["kernel", "init", "heartbeat", "app"].map(uptime);
   expect(inOrder).toEqual(inOrder.toSorted((a, b) => a - b));
+});
+
+test("a parent whose clock is an hour ahead does not set the enclave's: the hypervisor's time stands", async () => {
+  const before = Date.now();
+  const now = (await get("/now")) as number;
+  expect(now).toBeGreaterThan(before - 1_000);
+  expect(now).toBeLessThan(Date.now() + 1_000);
+  const said = running.events.flatMap((event) =>
+    event.type === "log" && event.source === "init" ? event.text : [],
+  );
+  const clock = said.filter((line) => line.startsWith("clock: "));
+  expect(clock).toEqual([
+    expect.stringMatching(
+      /^clock: parent's time refused: got \+3\d{6} ms from the NSM's time, expected at most \d+; 1 so far$/,
+    ),
+    expect.stringMatching(/^clock: (set by [+-]\d+ ms from|.* off by) nsm/),
+  ]);
 });
 
 test("in debug mode the console shows the app's output", async () => {
