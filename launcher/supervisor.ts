@@ -125,7 +125,6 @@ export class Supervisor {
     this.ready.catch(() => {});
     this.ended = this.#finished.promise.then(async (end) => {
       await this.#service.close();
-      await this.#probes?.[Symbol.asyncDispose]();
       await this.#file.close();
       this.#shelf[Symbol.dispose]();
       if (!options.keep) this.#remove();
@@ -201,6 +200,8 @@ export class Supervisor {
       await sleep(delayMs, undefined, { signal: this.#stopping.signal }).catch(() => {});
       if (this.#stopping.signal.aborted) break;
     }
+    // Whoever hears of the end may start another on the same port.
+    await this.#probes?.[Symbol.asyncDispose]();
     const by = this.#stop?.by;
     this.#finish({ ...end, at: Date.now(), ...(by !== undefined && { by }) });
   }
