@@ -50,11 +50,13 @@ describe("the unit", () => {
       "1G",
       "--cpus",
       "4",
+      "--health-port",
+      "[::]:9100",
     );
     expect(status).toBe(0);
     expect(stdout).toContain("After=nitro-enclaves-allocator.service\n");
     expect(stdout).toMatch(
-      /^ExecStart=\/\S+\/node \/\S+\/cli\/entry\.ts run \/srv\/app\.eif --name app --memory 1024M --cpus 4 --publish 8080:8080 --publish "\[::1\]:0:1"$/m,
+      /^ExecStart=\/\S+\/node \/\S+\/cli\/entry\.ts run \/srv\/app\.eif --name app --memory 1024M --cpus 4 --publish 8080:8080 --publish "\[::1\]:0:1" --health-port "\[::\]:9100"$/m,
     );
     expect(stdout).not.toContain("cid");
     expect(stdout).toMatch(/^Type=notify$[\s\S]*^KillMode=mixed$[\s\S]*^TimeoutStopSec=30$/m);

@@ -9,7 +9,7 @@ import { STATS } from "./stats.ts";
 
 const stage: SupervisorEvent = { type: "stage", stage: "memory", elapsedMs: 1 };
 const ready: SupervisorEvent = { type: "ready", ports: [], elapsedMs: 1 };
-const log: SupervisorEvent = { type: "log", time: 1, source: "stdout", text: "x", dropped: 0 };
+const log: SupervisorEvent = { type: "log", time: 1, source: "stdout", level: "info", text: "x", dropped: 0 };
 const stats = (changes: Partial<EnclaveStats> = {}): SupervisorEvent => ({
   type: "stats",
   stats: { ...STATS, stalledMs: 0, ...changes },
