@@ -33,6 +33,11 @@ export class Assets {
     return [...this.#files].map(([path, file]) => ({ path, data: readFileSync(file), executable: false }));
   }
 
+  /** Absolute paths of what `files` reads. */
+  sources(): string[] {
+    return [...this.#files.values()];
+  }
+
   /** A module's source with every URL of a file that exists changed to where the file will be. */
   rewrite(source: string, module: string): string {
     return source.replace(URL_PATTERN, (whole, _quote, specifier: string) => {

@@ -27,6 +27,8 @@ export interface Bundle {
   readonly copied: readonly CopiedPackage[];
   /** esbuild's account of the modules: paths relative to the project. */
   readonly metafile: Metafile;
+  /** Absolute paths of files that lie beside the modules as they are. */
+  readonly assets: readonly string[];
   /** What the bundler finds odd in the app's own modules: `app.ts:3: …`. */
   readonly warnings: readonly string[];
 }
@@ -87,6 +89,7 @@ export async function bundleApp(project: Project): Promise<Bundle> {
       packages: copied.flatMap(({ files }) => files),
       copied,
       metafile: result.metafile,
+      assets: assets.sources(),
       warnings: result.warnings.flatMap(ownWarning),
     };
   }

@@ -27,7 +27,8 @@ export interface ProjectOptions {
   readonly overrides?: CloisterConfig;
 }
 
-const CONFIG_FILES = [".ts", ".mts", ".js", ".mjs", ".json"].map(
+/** Of these a project has one, or none. */
+export const CONFIG_FILES = [".ts", ".mts", ".js", ".mjs", ".json"].map(
   (extension) => `cloister.config${extension}`,
 );
 
