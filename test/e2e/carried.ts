@@ -1,6 +1,7 @@
 /**
  * Runs under `cloister emulate`, as a parent whose launcher carries nothing: starts the image of egress.test.ts, asks it
- * for a page before, while, after and again while `cloister proxy` runs beside it, and prints the four answers as JSON.
+ * for a page before, while, after and again while `cloister proxy` runs beside it, and kills the first one in the middle of
+ * a download. Prints the answers as JSON.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -21,8 +22,8 @@ await using enclave = await launch(eif, {
 });
 await enclave.ready;
 
-async function ask(): Promise<unknown> {
-  return await (await fetch(`http://127.0.0.1:${enclave.published[0]?.port}/fetch`)).json();
+async function ask(path = "fetch"): Promise<unknown> {
+  return await (await fetch(`http://127.0.0.1:${enclave.published[0]?.port}/${path}`)).json();
 }
 
 async function startProxy(): Promise<ChildProcess> {
@@ -40,9 +41,11 @@ async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
 const before = await ask();
 const first = await startProxy();
 const during = await ask();
+const begun = await ask("download-begin");
 await end(first, "SIGKILL");
+const cut = await ask("download-end");
 const after = await ask();
 const second = await startProxy();
 const again = await ask();
 await end(second, "SIGTERM");
-console.log(JSON.stringify([before, during, after, again, second.exitCode]));
+console.log(JSON.stringify([before, during, begun, cut, after, again, second.exitCode]));

@@ -4,6 +4,7 @@
  * they are, as in development. A second VM has a parent that carries nothing.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import * as dns from "node:dns/promises";
 import { once } from "node:events";
 import {
   chmodSync,
@@ -21,17 +22,29 @@ import { createRequire } from "node:module";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { text } from "node:stream/consumers";
+import { text as textOf } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { LocalEgress } from "../../launcher/index.ts";
+import { Resolver } from "../../launcher/resolver.ts";
+import type { EgressRuleText } from "../../packer/config.ts";
 import { build } from "../../packer/index.ts";
+import { type BlackHole, openBlackHole } from "../launcher/blackhole.ts";
+import {
+  domain,
+  type NameServer,
+  startNameServer,
+  text,
+  u16,
+  u32,
+  type Zone,
+} from "../launcher/nameserver.ts";
 import { whyNoPages } from "../pages.ts";
 import { CACHE, ROOT, type Running, start } from "./enclave.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "cloister-egress-"));
 const eif = join(directory, "egress.eif");
-const RULES = [
+const RULES: readonly EgressRuleText[] = [
   "web.test:80",
   "tls.test:443",
   "untrusted.test:443",
@@ -46,6 +59,10 @@ const RULES = [
   "pg.test:5432",
   "redis.test:6379",
   "missing.invalid:80",
+  "two.test:*",
+  "dead.test:7",
+  "records.test:5432",
+  "*.records.test:5432",
 ];
 
 // ---------------------------------------------------------------- host half: servers
@@ -64,6 +81,9 @@ interface Echo {
 const servers: Server[] = [];
 const sockets = new Set<Socket>();
 const children: ChildProcess[] = [];
+const holes: BlackHole[] = [];
+let twoPort = 0;
+let nameServer: NameServer | undefined;
 
 async function listen(server: Server): Promise<{ address: string; port: number }> {
   servers.push(server);
@@ -92,6 +112,7 @@ const site: RequestListener = (request, response) => {
     else if (url === "/trickle") trickle(response);
     else if (url === "/socket") response.end(String(idOf(socket)));
     else if (url === "/rpc") response.end(rpc(JSON.parse(body.toString())));
+    else if (url === "/kms/" || url === "/kms") response.end(kms(request.headers["x-amz-target"], body));
     else if (url.startsWith("/s3/") && method === "PUT") {
       objects.set(url.split("?")[0] ?? "", unchunked(body, request.headers["content-encoding"]));
       response.setHeader("etag", '"1"').end();
@@ -110,6 +131,18 @@ function idOf(socket: Socket): number {
   const id = ids.get(socket) ?? ++connections;
   ids.set(socket, id);
   return id;
+}
+
+/** AWS KMS API, Encrypt and Decrypt: the key is a word before the text. */
+function kms(target: string | string[] | undefined, body: Buffer): string {
+  const { Plaintext = "", CiphertextBlob = "" } = JSON.parse(body.toString()) as Record<string, string>;
+  const base64 = (text: string) => Buffer.from(text).toString("base64");
+  const text = (blob: string) => Buffer.from(blob, "base64").toString();
+  return JSON.stringify(
+    target === "TrentService.Encrypt"
+      ? { KeyId: "a", CiphertextBlob: base64(`sealed ${text(Plaintext)}`) }
+      : { KeyId: "a", Plaintext: base64(text(CiphertextBlob).replace("sealed ", "")) },
+  );
 }
 
 function rpc({ id, method }: { id: number; method: string }): string {
@@ -202,13 +235,57 @@ async function serveChild(child: ChildProcess, marker: string): Promise<void> {
   await promise;
 }
 
+/** By type number (RFC 1035 §3.2.2, RFC 3596, 2782, 8659). */
+const RECORDS: Readonly<Record<number, Uint8Array>> = {
+  1: Buffer.of(10, 1, 2, 3),
+  2: domain("ns.test"),
+  6: Buffer.concat([domain("ns.test"), domain("root.test"), u32(1, 2, 3, 4, 5)]),
+  15: Buffer.concat([u16(10), domain("mx.test")]),
+  16: Buffer.concat([text("one"), text("two")]),
+  257: Buffer.concat([Buffer.of(0), text("issue"), Buffer.from("ca.test")]),
+};
+const ANY = 255;
+const zone: Zone = (name, type) => {
+  if (name === "_pg._tcp.records.test")
+    return [{ type, data: Buffer.concat([u16(1, 2, 5432), domain("pg.test")]) }];
+  if (name === "alias.records.test") return [{ type, data: domain("records.test") }];
+  if (name !== "records.test") return undefined;
+  return (type === ANY ? [1, 16] : [type]).map((each) => ({
+    type: each,
+    data: RECORDS[each] ?? Buffer.alloc(0),
+  }));
+};
+
+/** Listens on both loopbacks; IPv4's answers nothing. */
+async function startTwo(): Promise<number> {
+  const server = createServer((socket) => socket.pipe(socket)).listen(0, "::1");
+  servers.push(server);
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  holes.push(await openBlackHole("127.0.0.1", port));
+  return port;
+}
+
+const resolver = new Resolver(async (name) => {
+  const both = [
+    { address: "127.0.0.1", family: 4 },
+    { address: "::1", family: 6 },
+  ];
+  return name === "two.test" || name === "records.test" ? both : await dns.lookup(name, { all: true });
+});
+
 async function startServers(): Promise<LocalEgress[]> {
   const trusted = certificate("tls.test");
   const web = createHttp(site);
   const sites = new WebSocketServer({ server: web });
   sites.on("connection", (socket) => socket.on("message", (data) => socket.send(data, { binary: false })));
   const echo = await listen(createServer({ allowHalfOpen: true }, (socket) => socket.pipe(socket)));
+  twoPort = await startTwo();
+  const dead = await openBlackHole("127.0.0.1");
+  holes.push(dead);
   return [
+    { host: "two.test", port: twoPort },
+    { host: "dead.test", port: 7, to: { address: "127.0.0.1", port: dead.port } },
     { host: "web.test", port: 80, to: await listen(web) },
     { host: "tls.test", port: 443, to: await listen(createHttps(trusted, site)) },
     { host: "untrusted.test", port: 443, to: await listen(createHttps(certificate("untrusted.test"), site)) },
@@ -263,13 +340,18 @@ beforeAll(async () => {
     overrides: { egress: RULES, ca, memory: "1G" },
     cacheDirectory: CACHE,
   });
-  running = await start(eif, { egress: { local } });
+  nameServer = await startNameServer(zone);
+  const records = new dns.Resolver({ timeout: 5_000, tries: 2 });
+  records.setServers([nameServer.address]);
+  running = await start(eif, { egress: { local, resolver, records } });
   await running.enclave.ready;
 });
 
 afterAll(async () => {
   await running?.[Symbol.asyncDispose]();
   for (const child of children) child.kill("SIGKILL");
+  await Promise.all(holes.map((hole) => hole.close()));
+  nameServer?.close();
   for (const socket of sockets) socket.destroy();
   for (const server of servers) server.close();
   await Promise.all(children.map((child) => child.exitCode ?? child.signalCode ?? once(child, "close")));
@@ -296,12 +378,14 @@ describe("unmodified", () => {
     ["net-greeting", "220 greeting"],
     ["net-closed", "closed"],
     ["net-abandoned", "closed"],
+    ["net-timeout", false],
     ["tls", [true, "site /tls tls.test"]],
     ["tls-over-net", [true, "site /upgraded tls.test"]],
     ["ws", "over ws"],
     ["undici", "site /undici tls.test"],
     ["axios", "site /axios tls.test"],
     ["s3", "an object"],
+    ["kms", ["sealed a secret", "a secret"]],
     ["viem", [1, "16"]],
     ["worker", "site /worker tls.test"],
     ["worker-options", "site /worker tls.test"],
@@ -324,6 +408,26 @@ describe("unmodified", () => {
     });
   });
 
+  test("of two addresses the first is dead: the second is connected to", async () => {
+    expect(await use(`net-two?port=${twoPort}`)).toEqual({ value: ["IPv6", "hello"] });
+  });
+
+  test("records of names", async () => {
+    expect(await use("dns-records")).toEqual({
+      value: {
+        families: [true, true],
+        any: [true, ["one", "two"]],
+        txt: [["one", "two"]],
+        mx: [["mx.test", 10]],
+        srv: [["pg.test", 5432]],
+        ns: ["ns.test"],
+        soa: "ns.test",
+        caa: ["ca.test"],
+        cname: ["records.test"],
+      },
+    });
+  });
+
   test("names", async () => {
     expect(await use("dns")).toEqual({
       value: { stable: true, family: 4, reverse: ["echo.test"], resolver: 0, local: "127.0.0.1" },
@@ -338,12 +442,15 @@ describe("fails as Node's network does", () => {
     ["net-reset", "ECONNRESET"],
     ["fetch-missing", "ENOTFOUND|EAI_AGAIN"],
     ["dns-missing", "ENOTFOUND|EAI_AGAIN"],
+    ["dns-none", "ENOTFOUND"],
+    // DOMException.TIMEOUT_ERR, the signal's reason.
+    ["net-abort", "23"],
     ["fetch-untrusted", "DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN"],
     ["fetch-metadata", "EACCES"],
     ["udp", "EPROTONOSUPPORT"],
   ])("%s: %s", async (path, codes) => {
     const { error } = await use(path);
-    expect(codes.split("|")).toContain(error?.cause?.code ?? error?.code);
+    expect(codes.split("|")).toContain(String(error?.cause?.code ?? error?.code));
   });
 
   test.each([
@@ -412,9 +519,10 @@ test("cloister proxy carries for a launcher that does not, and a killed one can 
     stdio: ["ignore", "pipe", "pipe"],
   });
   children.push(child);
-  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
+  const [stdout, stderr] = await Promise.all([textOf(child.stdout), textOf(child.stderr)]);
   expect(stderr).toBe("");
   const absent = { error: { cause: { code: "E_EGRESS_PROXY" } } };
   const page = { value: "site /fetch web.test" };
-  expect(JSON.parse(stdout)).toMatchObject([absent, page, { error: {} }, page, 0]);
+  const cut = { value: expect.stringMatching(/^(UND_ERR_SOCKET|ECONNRESET)$/) };
+  expect(JSON.parse(stdout)).toMatchObject([absent, page, { value: 1 }, cut, absent, page, 0]);
 });

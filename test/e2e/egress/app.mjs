@@ -5,7 +5,21 @@
 import { execFile } from "node:child_process";
 import { createSocket } from "node:dgram";
 import dns from "node:dns";
-import { lookup, Resolver, resolve4, resolveTxt, reverse } from "node:dns/promises";
+import {
+  lookup,
+  Resolver,
+  resolve4,
+  resolve6,
+  resolveAny,
+  resolveCaa,
+  resolveCname,
+  resolveMx,
+  resolveNs,
+  resolveSoa,
+  resolveSrv,
+  resolveTxt,
+  reverse,
+} from "node:dns/promises";
 import { once } from "node:events";
 import http from "node:http";
 import https from "node:https";
@@ -14,6 +28,7 @@ import { text } from "node:stream/consumers";
 import tls from "node:tls";
 import { promisify } from "node:util";
 import { Worker } from "node:worker_threads";
+import { DecryptCommand, EncryptCommand, KMSClient } from "@aws-sdk/client-kms";
 import { GetObjectCommand, PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import axios from "axios";
 import { Redis } from "ioredis";
@@ -68,7 +83,23 @@ const inWorker = (options) =>
     new Worker(code, { eval: true, ...options }).on("message", resolve).on("error", reject);
   });
 
+/** A download that somebody may cut: bytes so far, and how it ended. */
+const download = { bytes: 0, ended: Promise.resolve("not begun") };
+
 const routes = {
+  "download-begin": async () => {
+    const { body: stream } = await fetch("http://web.test/trickle");
+    const reader = stream.getReader();
+    download.bytes += (await reader.read()).value.length;
+    const rest = async () => {
+      for (let part = await reader.read(); !part.done; part = await reader.read())
+        download.bytes += part.value.length;
+      return "complete";
+    };
+    download.ended = rest().catch((error) => error.cause?.code ?? error.code);
+    return download.bytes;
+  },
+  "download-end": () => download.ended,
   fetch: async () => (await fetch("http://web.test/fetch")).text(),
   "fetch-tls": async () => (await fetch("https://tls.test/fetch")).text(),
   "fetch-untrusted": async () => (await fetch("https://untrusted.test/")).text(),
@@ -149,6 +180,19 @@ const routes = {
     await once(socket, "close");
     return "closed";
   },
+  "net-two": async (parameters) => {
+    const socket = await dial({ host: "two.test", port: Number(parameters.get("port")) });
+    const { remoteFamily } = socket;
+    socket.end();
+    return [remoteFamily, await body(socket)];
+  },
+  "net-abort": () => dial({ host: "dead.test", port: 7, signal: AbortSignal.timeout(500) }),
+  "net-timeout": async () => {
+    const socket = net.connect({ host: "dead.test", port: 7, timeout: 500 });
+    await once(socket, "timeout");
+    socket.destroy();
+    return socket.connecting;
+  },
   "net-denied": () => echo({ host: "10.99.0.6", port: 7 }),
   "net-abandoned": async () => {
     const socket = net.connect(7, "echo.test");
@@ -180,6 +224,23 @@ const routes = {
       local: (await lookup("localhost", 4)).address,
     };
   },
+  "dns-records": async () => {
+    const name = "records.test";
+    const [v4, v6] = [await resolve4(name), await resolve6(name)];
+    const any = (await resolveAny(name)).map((record) => record.address ?? record.entries);
+    return {
+      families: [net.isIPv4(v4[0]), net.isIPv6(v6[0])],
+      any: [any[0] === v4[0], any[1]],
+      txt: await resolveTxt(name),
+      mx: (await resolveMx(name)).map(({ exchange, priority }) => [exchange, priority]),
+      srv: (await resolveSrv("_pg._tcp.records.test")).map((record) => [record.name, record.port]),
+      ns: await resolveNs(name),
+      soa: (await resolveSoa(name)).nsname,
+      caa: (await resolveCaa(name)).map(({ issue }) => issue),
+      cname: await resolveCname("alias.records.test"),
+    };
+  },
+  "dns-none": () => resolveTxt("none.records.test"),
   "dns-denied": () => lookup("evil.test"),
   "dns-denied-resolve": () => resolveTxt("evil.test"),
   "dns-missing": () => lookup("missing.invalid"),
@@ -229,6 +290,18 @@ const routes = {
     client.destroy();
     return await Body.transformToString();
   },
+  kms: async () => {
+    const client = new KMSClient({
+      region: "eu-central-1",
+      endpoint: "https://tls.test/kms",
+      credentials: { accessKeyId: "id", secretAccessKey: "secret" },
+    });
+    const Plaintext = Buffer.from("a secret");
+    const { CiphertextBlob } = await client.send(new EncryptCommand({ KeyId: "alias/a", Plaintext }));
+    const opened = await client.send(new DecryptCommand({ CiphertextBlob }));
+    client.destroy();
+    return [Buffer.from(CiphertextBlob).toString(), Buffer.from(opened.Plaintext).toString()];
+  },
   viem: async () => {
     const client = createPublicClient({ transport: rpc("https://tls.test/rpc") });
     return [await client.getChainId(), String(await client.getBlockNumber())];
@@ -269,7 +342,8 @@ const describe = (error) => ({
 export default {
   async fetch(request) {
     try {
-      return Response.json({ value: (await routes[new URL(request.url).pathname.slice(1)]()) ?? null });
+      const { pathname, searchParams } = new URL(request.url);
+      return Response.json({ value: (await routes[pathname.slice(1)](searchParams)) ?? null });
     } catch (error) {
       return Response.json({ error: describe(error) });
     }
