@@ -61,12 +61,7 @@ export class Clock {
   add(source: SourceName, reading: Reading): void {
     const { floorMs } = this.#options;
     if (reading.unixMs < floorMs || reading.unixMs > floorMs + LIFETIME_MS) {
-      const date =
-        Math.abs(reading.unixMs) <= 8.64e15 ? new Date(reading.unixMs).toISOString() : reading.unixMs;
-      this.#refuse(
-        source,
-        `${date}, expected ${new Date(floorMs).toISOString()} or later, by 30 years at most`,
-      );
+      this.#refuse(source, `${date(reading.unixMs)}, expected ${date(floorMs)} or 30 years later at most`);
       return;
     }
     this.#filters[source].add(reading);
@@ -96,7 +91,6 @@ export class Clock {
       machine.setUnixMs(target.unixMs);
       say(`clock: set by ${signed(offMs)} ms from ${by}`);
     }
-    machine.setRatePpm(target.ratePpm);
   }
 
   /** Make it run towards the right time: never a step. Call every STEER_INTERVAL_MS. */
@@ -162,25 +156,25 @@ export class Clock {
 
   #refuse(source: SourceName, what: string): void {
     this.#refusals++;
-    const said = this.#say(
-      "refused",
-      `clock: ${source}'s time refused: got ${what}; ${this.#refusals} so far`,
-    );
-    if (said) this.#refusals = 0;
+    this.#say("refused", `clock: ${source}'s time refused: got ${what}; ${this.#refusals} so far`);
   }
 
-  #say(kind: string, line: string): boolean {
+  #say(kind: string, line: string): void {
     const rawMs = this.#options.machine.rawMs();
     const before = this.#saidAt.get(kind);
-    if (before !== undefined && rawMs - before < REPEAT_MS) return false;
+    if (before !== undefined && rawMs - before < REPEAT_MS) return;
     this.#saidAt.set(kind, rawMs);
     this.#options.say(line);
-    return true;
   }
 }
 
 function clamp(value: number, most: number): number {
   return Math.max(-most, Math.min(value, most));
+}
+
+/** As far as dates go: ECMA-262 §21.4.1.1. */
+function date(unixMs: number): string {
+  return Math.abs(unixMs) <= 8.64e15 ? new Date(unixMs).toISOString() : String(unixMs);
 }
 
 function round(ms: number): number {
