@@ -1,10 +1,9 @@
 import { relative, resolve } from "node:path";
-import { CloisterError } from "../format/errors.ts";
-import { replaceFile } from "../packer/file.ts";
-import { type BuildResult, build as buildEif, type SbomFormat } from "../packer/index.ts";
+import { type BuildResult, build as buildEif, type Report, type SbomFormat } from "../packer/index.ts";
 import { breakdown, reportJson } from "./breakdown.ts";
 import { command, type Io, QUIET } from "./command.ts";
 import { parseCompression, refusal } from "./operand.ts";
+import { writeOutput } from "./output.ts";
 import { progress } from "./progress.ts";
 
 export const build = command({
@@ -25,6 +24,7 @@ export const build = command({
     compression: {
       type: "string",
       value: "KIND[:LEVEL]",
+      choices: ["none", "gzip", "zstd"],
       description: "none, gzip or zstd, e.g. zstd:19 (default: the configuration's, or zstd:9)",
     },
     report: {
@@ -61,16 +61,10 @@ export const build = command({
       }),
       onProgress: step,
     }).finally(() => step.done());
-    for (const { path, format } of sboms) await writeSbom(resolve(io.directory, path), result.sbom(format));
+    for (const { path, format } of sboms) await writeOutput(resolve(io.directory, path), result.sbom(format));
     if (!quiet) for (const warning of result.warnings) io.stderr.write(`warning: ${warning}\n`);
     const report = values.report === true ? result.report() : undefined;
-    if (values.json === true) {
-      const value = { ...toJson(result), ...(report !== undefined && { Report: reportJson(report) }) };
-      io.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
-    } else {
-      io.stdout.write(table(result, io));
-      if (report !== undefined) io.stdout.write(`\n${breakdown(report, result.sections)}`);
-    }
+    io.stdout.write(values.json === true ? json(result, report) : text(result, report, io));
     return 0;
   },
 });
@@ -80,15 +74,6 @@ function sbomFormat(path: string): SbomFormat {
   if (path.endsWith(".cdx.json")) return "cyclonedx";
   if (path.endsWith(".spdx.json")) return "spdx";
   throw refusal("--sbom", path, "a name that ends in .cdx.json or .spdx.json");
-}
-
-async function writeSbom(path: string, text: string): Promise<void> {
-  await replaceFile(path, [Buffer.from(text)], { durable: false }).catch((cause: NodeJS.ErrnoException) => {
-    throw new CloisterError("E_WRITE", `${path}: got ${cause.code}, expected a path to write to`, {
-      fix: "Make room, or choose another place with --sbom.",
-      cause,
-    });
-  });
 }
 
 /** Keys as in nitro-cli's output, so that scripts read both. */
@@ -103,6 +88,15 @@ export function toJson({ eifPath, sizeBytes, measurements, sections }: BuildResu
       SizeBytes: sizeBytes,
     })),
   };
+}
+
+function json(result: BuildResult, report: Report | undefined): string {
+  const value = { ...toJson(result), ...(report !== undefined && { Report: reportJson(report) }) };
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+function text(result: BuildResult, report: Report | undefined, io: Io): string {
+  return table(result, io) + (report === undefined ? "" : `\n${breakdown(report, result.sections)}`);
 }
 
 function table({ eifPath, sizeBytes, measurements, memoryMiB, timings }: BuildResult, io: Io): string {

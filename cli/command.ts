@@ -8,6 +8,8 @@ export interface Option {
   readonly multiple?: boolean;
   /** Placeholder of the value in the help text: `--memory SIZE`. */
   readonly value?: string;
+  /** Words that a shell offers for the value. */
+  readonly choices?: readonly string[];
   readonly description: string;
 }
 
@@ -21,10 +23,14 @@ export type Values<O extends Options> = {
       : string;
 };
 
+export type Terminal = NodeJS.ReadableStream & { isTTY?: boolean; setRawMode?(isRaw: boolean): unknown };
+
 /** The process's edges, injected so that a test can call a verb as a function. */
 export interface Io {
   readonly stdout: NodeJS.WritableStream & { isTTY?: boolean };
   readonly stderr: NodeJS.WritableStream & { isTTY?: boolean };
+  /** Keys are read where it is a terminal. */
+  readonly stdin?: Terminal;
   readonly env: NodeJS.ProcessEnv;
   readonly directory: string;
   /** Aborted by the first SIGINT or SIGTERM. */
@@ -81,7 +87,7 @@ export const QUIET = {
   description: "No progress and no remarks: only results, and errors",
 } as const satisfies Option;
 
-const HELP: Options = { help: { type: "boolean", short: "h", description: "Show this text" } };
+export const HELP: Options = { help: { type: "boolean", short: "h", description: "Show this text" } };
 
 async function runCommand<O extends Options>(
   definition: Command<O>,

@@ -12,16 +12,21 @@ export const ps = command({
   options: {
     all: { type: "boolean", short: "a", description: "Those that ended too" },
     prune: { type: "boolean", description: "Forget those that ended, then list" },
+    quiet: { type: "boolean", short: "q", description: "Names only, a line each" },
     json: { type: "boolean", description: "A list with nitro-cli describe-enclaves' keys" },
   },
   examples: ["cloister ps", "cloister ps -a --json | jq -r '.[].EnclaveName'", "cloister ps --prune"],
-  async run(io, _operands, { all, prune, json }) {
+  async run(io, _operands, { all, prune, quiet, json }) {
     const registry = openRegistry(io);
     if (prune === true) {
       for (const { record } of registry.list())
         registry.remove(record.name, ({ state }) => state === "ended");
     }
     const entries = registry.list().filter(({ record }) => all === true || record.state !== "ended");
+    if (quiet === true) {
+      for (const { record } of entries) io.stdout.write(`${record.name}\n`);
+      return 0;
+    }
     const rows = await Promise.all(
       entries.map(async (entry): Promise<Row> => ({ record: entry.record, health: await askHealth(entry) })),
     );

@@ -110,6 +110,10 @@ const catalogue = {
     cause: "The emulator boots enclaves in QEMU, and there is none on this machine.",
     fix: "Install the package with qemu-system-x86_64, or run on an EC2 parent instance.",
   },
+  E_NOT_READY: {
+    cause: "An enclave that a test created did not get ready in time.",
+    fix: "Look at what it told (`enclave.story()`); on a slow machine, pass a longer `timeoutMs` to `createEnclave`.",
+  },
   E_COMMAND: {
     cause: "The command to run in the emulator is no program.",
     fix: "Name a program of PATH, or its path: `cloister emulate -- ./program`.",
@@ -261,6 +265,10 @@ const catalogue = {
   E_CONFIG: {
     cause: "cloister.config.* or package.json has a field or value that cloister does not know.",
     fix: "Correct the value; every field and its default are in the types of defineConfig.",
+  },
+  E_TYPES: {
+    cause: "The declarations that `cloister types` wrote are not those of the configuration as it is now.",
+    fix: "Run `cloister types` and commit what it writes.",
   },
   E_ENTRY: {
     cause: "There is no app here: no such directory or entry module.",

@@ -15,13 +15,21 @@ export type Compression =
   /** Level 1 to 22. */
   | { readonly algorithm: "zstd"; readonly level: number };
 
+/** As the configuration has it: MiB as a number, or with its unit. */
+export type MemorySize = number | `${number}M` | `${number}G`;
+
+/** `HOST:PORT`, `*` as port for every one. TypeScript takes the first colon for the port's but for the bracket. */
+export type EgressRuleText = `${string}:${number | "*"}` | `[${string}]:${number}`;
+
 export interface CloisterConfig {
+  /** Of a `cloister.config.json`: where its schema is, for editors. Means nothing. */
+  readonly $schema?: string;
   /** Name of the enclave: letters, digits, `.`, `_`, `-`; at most 64. Default: package.json's, without its scope. */
   readonly name?: string;
   /** The app's entry module, relative to the configuration. Default: app.ts, src/app.ts, index.ts, … */
   readonly entry?: string;
   /** Memory of the enclave: MiB as a number, or "512M", "2G". Default: "512M". */
-  readonly memory?: number | string;
+  readonly memory?: MemorySize;
   /** Virtual CPUs. Default: 2. */
   readonly cpus?: number;
   /** vsock ports of the app; a default-exported `{ fetch }` is served on the first. Default: [8080]. */
@@ -32,7 +40,7 @@ export interface CloisterConfig {
    * Where the app may connect to: "api.example.com:443", "*.example.com:443" (one label or more), "10.0.0.5:5432",
    * "[2001:db8::1]:443"; `*` is every port. Default: nowhere.
    */
-  readonly egress?: readonly string[];
+  readonly egress?: readonly EgressRuleText[];
   /** PEM files, relative to the configuration, of certificate authorities to trust besides Node's own. Default: none. */
   readonly ca?: readonly string[];
   /**
@@ -53,7 +61,7 @@ export interface CloisterConfig {
    */
   readonly redact?: readonly string[];
   /** Most that files in /tmp may take of the enclave's memory: MiB as a number, or "64M", "1G". Default: a quarter of it. */
-  readonly tmp?: number | string;
+  readonly tmp?: MemorySize;
   /**
    * Every connection to `ports` begins with a PROXY protocol v2 header, by which the app sees its client's address as the
    * parent tells it. Default: false.
@@ -80,15 +88,19 @@ export function defineConfig(config: CloisterConfig): CloisterConfig {
   return config;
 }
 
-const MEMORY_MIN_MIB = 64;
-const MEMORY_MAX_MIB = 1024 * 1024;
-const CPUS_MAX = 512;
+export const MEMORY_MIN_MIB = 64;
+export const MEMORY_MAX_MIB = 1024 * 1024;
+export const CPUS_MAX = 512;
 /** VMADDR_PORT_ANY (vsock(7)) is the largest u32 and no port. */
-const PORT_MAX = 0xffff_fffe;
+export const PORT_MAX = 0xffff_fffe;
 /** gzip(1) and zstd(1). zstd 9 is the measured default: docs/compression.md. */
-const LEVELS = { none: undefined, gzip: { max: 9, default: 9 }, zstd: { max: 22, default: 9 } } as const;
+export const LEVELS = {
+  none: undefined,
+  gzip: { max: 9, default: 9 },
+  zstd: { max: 22, default: 9 },
+} as const;
 
-const FIELDS: readonly (keyof CloisterConfig)[] = [
+const FIELDS: readonly Exclude<keyof CloisterConfig, "$schema">[] = [
   "name",
   "entry",
   "memory",
@@ -112,33 +124,52 @@ const FIELDS: readonly (keyof CloisterConfig)[] = [
  */
 export function parseConfig(value: unknown, file: string): Config {
   const check = new Check(file);
-  const config = check.object(value, "the default export", FIELDS);
-  const memoryMiB = parseMemory(check, config.memory ?? "512M");
+  const { $schema, ...fields } = check.object(value, "the default export");
+  check.optional($schema, "$schema", (text) => typeof text === "string", "the path of a JSON schema");
+  // Absent and undefined are the same; null is neither.
+  const {
+    memory = "512M",
+    cpus = 2,
+    ports = [8080],
+    env = {},
+    egress = [],
+    ca = [],
+    attestation = true,
+    tls = false,
+    ready = "listen",
+    redact = [],
+    proxyProtocol = false,
+    compression = {},
+    ...config
+  } = check.object(fields, "the default export", FIELDS);
+  const memoryMiB = parseMemory(check, memory);
   return {
     name: check.optional(config.name, "name", isName, NAME_EXPECTED),
     entry: check.optional(config.entry, "entry", isNonEmpty, "the path of a module"),
     memoryMiB,
-    cpus: check.integer(config.cpus ?? 2, "cpus", 1, CPUS_MAX),
-    ports: parsePorts(check, config.ports ?? [8080]),
-    env: parseEnv(check, config.env ?? {}),
-    egress: parseEgress(check, config.egress ?? []),
-    ca: parseList(check, config.ca ?? [], "ca", "an array of PEM files").map((file, index) => {
+    cpus: check.integer(cpus, "cpus", 1, CPUS_MAX),
+    ports: parsePorts(check, ports),
+    env: parseEnv(check, env),
+    egress: parseEgress(check, egress),
+    ca: parseList(check, ca, "ca", "an array of PEM files").map((file, index) => {
       if (isNonEmpty(file)) return file;
       throw check.failure(`ca[${index}]`, file, "the path of a PEM file");
     }),
-    ...parseAttestation(check, config.attestation ?? true, config.tls ?? false),
-    ready: parseReady(check, config.ready ?? "listen"),
-    redact: parseRedact(check, config.redact ?? []),
+    ...parseAttestation(check, attestation, tls),
+    ready: parseReady(check, ready),
+    redact: parseRedact(check, redact),
     tmpMiB: parseTmp(check, config.tmp, memoryMiB),
-    proxyProtocol: check.boolean(config.proxyProtocol ?? false, "proxyProtocol"),
-    compression: parseCompression(check, config.compression ?? {}),
+    proxyProtocol: check.boolean(proxyProtocol, "proxyProtocol"),
+    compression: parseCompression(check, compression),
   };
 }
 
+export const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+export const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/;
 const NAME_EXPECTED = "1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit";
 
 function isName(value: unknown): value is string {
-  return typeof value === "string" && /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(value);
+  return typeof value === "string" && NAME.test(value);
 }
 
 function isNonEmpty(value: unknown): value is string {
@@ -189,7 +220,7 @@ function parsePorts(check: Check, value: unknown): readonly number[] {
 function parseEnv(check: Check, value: unknown): Readonly<Record<string, string>> {
   const entries = Object.entries(check.object(value, "env"));
   for (const [name, text] of entries) {
-    if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
+    if (!VARIABLE.test(name)) {
       throw check.failure("env", name, "names of letters, digits and '_' that begin with no digit");
     }
     if (typeof text !== "string" || text.includes("\0") || !text.isWellFormed()) {
@@ -235,19 +266,17 @@ function parseTmp(check: Check, value: unknown, memoryMiB: number): number {
 }
 
 function parseCompression(check: Check, value: unknown): Compression {
-  const fields = check.object(value, "compression", ["algorithm", "level"]);
-  const algorithm = fields.algorithm ?? "zstd";
+  const { algorithm = "zstd", level } = check.object(value, "compression", ["algorithm", "level"]);
   if (algorithm !== "none" && algorithm !== "gzip" && algorithm !== "zstd") {
     throw check.failure("compression.algorithm", algorithm, '"none", "gzip" or "zstd"');
   }
   if (algorithm === "none") {
-    if (fields.level !== undefined)
-      throw check.failure("compression.level", fields.level, 'no level with "none"');
+    if (level !== undefined) throw check.failure("compression.level", level, 'no level with "none"');
     return { algorithm };
   }
   const levels = LEVELS[algorithm];
   return {
     algorithm,
-    level: check.integer(fields.level ?? levels.default, "compression.level", 1, levels.max),
+    level: check.integer(level === undefined ? levels.default : level, "compression.level", 1, levels.max),
   };
 }

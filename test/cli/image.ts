@@ -59,11 +59,11 @@ export interface Called {
 }
 
 /** The verb as a function; `isTTY`: as on a terminal. */
-export async function call(words: readonly string[], isTTY = false): Promise<Called> {
+export async function call(words: readonly string[], isTTY = false, directory = "/"): Promise<Called> {
   const stdout = Object.assign(new PassThrough({ highWaterMark: 1 << 24 }), { isTTY });
   const stderr = new PassThrough();
   const signal = new AbortController().signal;
-  const io: Io = { stdout, stderr, env: {}, directory: "/", signal };
+  const io: Io = { stdout, stderr, env: {}, directory, signal };
   const status = await main(words, io);
   return { status, stdout: String(stdout.read() ?? ""), stderr: String(stderr.read() ?? "") };
 }

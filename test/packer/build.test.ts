@@ -291,7 +291,7 @@ describe("the same project gives the same bytes", () => {
 describe("an image that cannot be is refused", () => {
   test("too little memory, with the numbers", async () => {
     const directory = hello();
-    const overrides = { ...QUICK, memory: "128M" };
+    const overrides = { ...QUICK, memory: "128M" } as const;
     const error = await failure(() => build({ directory, cacheDirectory, overrides }));
     expect(error.code).toBe("E_MEMORY_TOO_SMALL");
     expect(error.message).toMatch(

@@ -137,7 +137,7 @@ describe("a configuration", () => {
   });
 
   test("defineConfig returns what it is given", () => {
-    const config = { memory: "1G" };
+    const config = { memory: "1G" } as const;
     expect(defineConfig(config)).toBe(config);
   });
 });
