@@ -12,6 +12,11 @@ export const VERBS: readonly Verb[] = [
     async () => (await import("./build.ts")).build,
   ),
   verb(
+    "types",
+    "Write TypeScript declarations of the app's environment and of the files that it imports",
+    async () => (await import("./types.ts")).types,
+  ),
+  verb(
     "run",
     "Start an EIF as an enclave and stay with it until it ends",
     async () => (await import("./run.ts")).run,
@@ -76,6 +81,11 @@ export const VERBS: readonly Verb[] = [
     "emulate",
     "Run any command on a machine with an emulated /dev/nitro_enclaves and AF_VSOCK",
     async () => (await import("./emulate.ts")).emulate,
+  ),
+  verb(
+    "completion",
+    "Print a script by which bash, zsh or fish completes this command line",
+    async () => (await import("./completion.ts")).completion,
   ),
   verb(
     "node",
