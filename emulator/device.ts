@@ -51,7 +51,8 @@ export function openHost(options: EmulatedDeviceOptions): Host {
     allocator: new RegionAllocator(),
     vsock: new EmulatedParentVsock(),
     parent: parentIdentity(options.nsm ?? {}),
-    authority: new SigningAuthority(options.nsm?.root),
+    authority: new SigningAuthority(options.nsm?.root, options.nsm?.now),
+    nsm: options.nsm ?? {},
   };
 }
 

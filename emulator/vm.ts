@@ -13,7 +13,7 @@ import type { Slot } from "./driver.ts";
 import { type BootImage, loadImage } from "./hypervisor.ts";
 import { type Machine, startMachine } from "./machine.ts";
 import { type RegionAllocator, regionsReader } from "./memory.ts";
-import { bootRegisters, type ParentIdentity } from "./nsm/boot.ts";
+import { bootRegisters, type NsmOptions, type ParentIdentity } from "./nsm/boot.ts";
 import { NsmModule } from "./nsm/module.ts";
 import type { Registers } from "./nsm/registers.ts";
 import { serveNsm } from "./nsm/service.ts";
@@ -33,6 +33,7 @@ export interface Host {
   readonly vsock: EmulatedParentVsock;
   readonly parent: ParentIdentity;
   readonly authority: SigningAuthority;
+  readonly nsm: Pick<NsmOptions, "now" | "pause">;
 }
 
 /** Errno of a closed descriptor. */
@@ -137,13 +138,14 @@ export class EmulatedVm implements NitroVm {
 
   /** QEMU's nitro-enclave machine has a module of its own. */
   #serveNsm(vsock: VsockDevice, image: BootImage, debug: boolean): void {
-    const { parent, authority } = this.#host;
+    const { parent, authority, nsm } = this.#host;
+    const { now, pause } = nsm;
     const registers = this.#measureRegisters(image, debug);
     // Whoever asks the module hears of it; without a question it is no error.
     registers.catch(() => {});
     const { sign } = authority.signerFor(this.#moduleId, parent.instanceId);
     const onError = (error: unknown) => this.#machine?.console.write(Buffer.from(`nsm: ${error}\n`));
-    serveNsm(vsock, new NsmModule({ moduleId: this.#moduleId, registers, sign, onError }));
+    serveNsm(vsock, new NsmModule({ moduleId: this.#moduleId, registers, sign, onError, now, pause }));
   }
 
   async #measureRegisters({ signature }: BootImage, debug: boolean): Promise<Registers> {

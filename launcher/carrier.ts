@@ -1,5 +1,6 @@
 /** The parent's proxy on the vsock port where enclaves ask for it, each enclave with a list of its own. */
 import { PORT_EGRESS } from "../format/abi.ts";
+import { DescriptorRelay } from "./descriptors.ts";
 import type { ParentVsock } from "./device.ts";
 import { type EgressOptions, EgressProxy } from "./egress.ts";
 import { openParentPort } from "./port.ts";
@@ -13,7 +14,7 @@ export interface EgressCarrier extends Disposable {
 
 /** Listen for one enclave. Rejects with E_PARENT_PORT_TAKEN. */
 export async function openEgress(vsock: ParentVsock, options: EgressOptions): Promise<EgressCarrier> {
-  const proxy = new EgressProxy(options);
+  const proxy = new EgressProxy({ ...options, descriptors: new DescriptorRelay() });
   const port = openParentPort(vsock, PORT_EGRESS);
   await port.ready;
   return {

@@ -12,11 +12,9 @@ import {
   encodeStatus,
   type OutboundRequest,
 } from "../format/outbound.ts";
-import { closeDescriptor, copyDescriptor } from "../linux/descriptor.ts";
-import type { SystemError } from "../linux/ffi.ts";
-import { Relay } from "../linux/relay.ts";
-import { descriptorOf } from "../linux/stream.ts";
+import type { SystemError } from "../linux/failure.ts";
 import { isReachable } from "./address.ts";
+import type { DescriptorRelay } from "./descriptors.ts";
 import type { VsockStream } from "./device.ts";
 import { readRequest, StreamEnded } from "./question.ts";
 import { relayStreams, reset } from "./relay.ts";
@@ -44,6 +42,8 @@ export interface EgressOptions {
   readonly resolver?: Resolver;
   /** Where records other than addresses are asked for. It must have given up before the enclave does, after 20 s. */
   readonly records?: Pick<dns.Resolver, "resolve">;
+  /** Takes connections that are descriptors; closed with the proxy. Default: all are streams, as any system has them. */
+  readonly descriptors?: DescriptorRelay;
 }
 
 type Connect = Extract<OutboundRequest, { type: "connect" }>;
@@ -63,8 +63,7 @@ export class EgressProxy {
   readonly #sockets = new Set<Socket>();
   readonly #streams = new Set<VsockStream>();
   readonly #counter = new TrafficCounter();
-  /** Made for the first connection of descriptors: the emulator's streams have none. */
-  #relay: Relay | undefined;
+  readonly #descriptors: DescriptorRelay | undefined;
 
   /** Throws RangeError for a rule that is none. */
   constructor({
@@ -73,6 +72,7 @@ export class EgressProxy {
     onRefusal = () => {},
     resolver = new Resolver(),
     records = new dns.Resolver({ timeout: 3_000, tries: 2 }),
+    descriptors,
   }: EgressOptions) {
     this.#list = new EgressList(rules);
     for (const entry of local) {
@@ -82,6 +82,7 @@ export class EgressProxy {
     this.#onRefusal = onRefusal;
     this.#resolver = resolver;
     this.#records = records;
+    this.#descriptors = descriptors;
   }
 
   /** Serve one connection of the enclave. Never rejects. */
@@ -103,7 +104,7 @@ export class EgressProxy {
 
   /** Connections there are get reset. */
   close(): void {
-    this.#relay?.close();
+    this.#descriptors?.close();
     for (const stream of this.#streams) stream.destroy();
     for (const socket of this.#sockets) reset(socket);
   }
@@ -111,7 +112,7 @@ export class EgressProxy {
   /** Connections that stood; `refused`: connections and names that the rules, not the remote, refused. */
   traffic(): Traffic {
     const streams = this.#counter.read();
-    const { size = 0, bytesIn = 0, bytesOut = 0 } = this.#relay ?? {};
+    const { size = 0, bytesIn = 0, bytesOut = 0 } = this.#descriptors ?? {};
     return {
       ...streams,
       open: streams.open + size,
@@ -171,32 +172,20 @@ export class EgressProxy {
       return;
     }
     this.#counter.follow(socket);
-    const enclave = descriptorOf(stream as unknown as Socket);
-    // Bytes that were read already, of an enclave that did not wait, are the stream's.
-    if (enclave >= 0 && stream.readableLength === 0) this.#relayDescriptors(socket, stream, enclave);
-    else {
-      stream.write(encodeStatus(0));
-      relayStreams(socket, stream);
-    }
+    this.#relay(socket, stream);
   }
 
-  #relayDescriptors(socket: Socket, stream: VsockStream, enclave: number): void {
-    const descriptors: number[] = [];
+  #relay(socket: Socket, stream: VsockStream): void {
     try {
-      for (const fd of [descriptorOf(socket), enclave]) descriptors.push(copyDescriptor(fd));
-      const [to = -1, from = -1] = descriptors;
-      this.#relay ??= new Relay();
-      this.#relay.join(to, from, encodeStatus(0));
+      if (this.#descriptors?.join(socket, stream, encodeStatus(0)) === true) return;
     } catch (error) {
       // EMFILE, ENOSPC: this machine is full.
-      for (const fd of descriptors) closeDescriptor(fd);
       stream.end(encodeStatus(-(error as SystemError).errno));
       reset(socket);
       return;
     }
-    // The relay has numbers of its own for both.
-    socket.destroy();
-    stream.destroy();
+    stream.write(encodeStatus(0));
+    relayStreams(socket, stream);
   }
 
   /** Addresses and port, or the status of a refusal. */

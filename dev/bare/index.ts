@@ -10,6 +10,7 @@ import { SigningAuthority } from "../../emulator/nsm/signer.ts";
 import { CID_FIRST_ENCLAVE, PORT_EGRESS } from "../../format/abi.ts";
 import { SectionType } from "../../format/eif.ts";
 import { type Measurements, Measurer } from "../../format/measurement.ts";
+import type { VsockStream } from "../../launcher/device.ts";
 import { EgressProxy, type LocalEgress } from "../../launcher/egress.ts";
 import type { EnclaveEvent } from "../../launcher/event.ts";
 import type { Publish } from "../../launcher/publish.ts";
@@ -37,6 +38,8 @@ export interface BareOptions {
   readonly nsm?: NsmOptions;
   /** Unix milliseconds, for attestation documents. Default: this machine's clock. */
   readonly now?: () => number;
+  /** Whether a connection of the enclave to this port of its parent is served; for tests. Default: yes. */
+  readonly admit?: (port: number, stream: VsockStream) => boolean;
 }
 
 /**
@@ -58,7 +61,7 @@ export async function startBare(options: BareOptions): Promise<BareEnclave> {
   const folder = stack.use(makeFolder({ archives, programs, sources: project.directory }));
   const vsock = stack.use(new BareParentVsock(folder.path, CID_FIRST_ENCLAVE));
   const measurements = measure(archives);
-  const authority = new SigningAuthority(nsm.root, options.now);
+  const authority = new SigningAuthority(nsm.root, nsm.now ?? options.now);
   serveModule({ vsock, measurements, authority, options });
   stack.defer(carryEgress(vsock, options));
   const resources = stack.move();
@@ -96,22 +99,26 @@ interface Attested {
 }
 
 function serveModule({ vsock, measurements, authority, options }: Attested): void {
-  const { nsm = {}, now, onEvent } = options;
+  const { nsm = {}, onEvent } = options;
+  const { now = options.now, pause } = nsm;
   const parent = parentIdentity(nsm);
   const moduleId = `${parent.instanceId}-enc0`;
   const { sign } = authority.signerFor(moduleId, parent.instanceId);
   const registers = bootRegisters({ ...parent, debug: false, measurements, signature: undefined });
   const onError = (error: unknown) => onEvent?.({ type: "fault", reason: `NSM: ${error}` });
-  serveNsm(vsock, new NsmModule({ moduleId, registers, sign, onError, ...(now && { now }) }));
+  serveNsm(vsock, new NsmModule({ moduleId, registers, sign, onError, now, pause }));
 }
 
 /** Returns what ends it. */
-function carryEgress(vsock: BareParentVsock, { project, egress, onEvent }: BareOptions): () => void {
+function carryEgress(vsock: BareParentVsock, { project, egress, onEvent, admit }: BareOptions): () => void {
   const { egress: rules } = project.config;
   if (rules.length === 0) return () => {};
   const onRefusal = (reason: string) => onEvent?.({ type: "egress", reason });
   const proxy = new EgressProxy({ ...egress, rules, onRefusal });
-  vsock.listen(PORT_EGRESS, (stream) => void proxy.accept(stream));
+  vsock.listen(PORT_EGRESS, (stream) => {
+    if (admit?.(PORT_EGRESS, stream) === false) stream.destroy();
+    else void proxy.accept(stream);
+  });
   return () => proxy.close();
 }
 

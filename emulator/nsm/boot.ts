@@ -20,6 +20,10 @@ export interface NsmOptions {
   readonly instanceId?: string;
   /** Folder of the development root, made where there is none. Default: the user's, in the XDG data directory. */
   readonly root?: string;
+  /** Unix milliseconds by the hypervisor's clock. Default: this machine's. */
+  readonly now?: () => number;
+  /** Awaited before each answer, for tests of a module that is slow. Default: nothing. */
+  readonly pause?: () => Promise<void>;
 }
 
 /** As launcher/id.ts names an instance that is none. */

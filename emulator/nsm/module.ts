@@ -32,7 +32,9 @@ export interface ModuleOptions {
   /** Why the module answered InternalError. */
   readonly onError: (error: unknown) => void;
   /** Unix milliseconds by the hypervisor's clock. Default: this machine's. */
-  readonly now?: () => number;
+  readonly now?: (() => number) | undefined;
+  /** Awaited before each answer: a module that is slow. */
+  readonly pause?: (() => Promise<void>) | undefined;
 }
 
 export class NsmModule {
@@ -52,6 +54,7 @@ export class NsmModule {
 
   async #answer(bytes: Uint8Array): Promise<Uint8Array> {
     try {
+      await this.#options.pause?.();
       if (bytes.length > NSM_REQUEST_MAX) throw new NsmRefusal("InputTooLarge");
       return encodeNsmResponse(await this.#perform(decode(bytes), await this.#options.registers));
     } catch (error) {

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { afterEach, vi } from "vitest";
 import { encodeOutboundRequest, type OutboundRequest } from "../../format/outbound.ts";
+import { DescriptorRelay } from "../../launcher/descriptors.ts";
 import type { VsockStream } from "../../launcher/device.ts";
 import { type EgressOptions, EgressProxy } from "../../launcher/egress.ts";
 import { Resolver } from "../../launcher/resolver.ts";
@@ -36,7 +37,12 @@ export async function serve(
 /** A proxy, and the enclave's end of a stream to it: a TCP connection plays the vsock. */
 export async function proxy(options: Partial<EgressOptions>) {
   const refusals: string[] = [];
-  const carrier = new EgressProxy({ rules: [], onRefusal: (reason) => refusals.push(reason), ...options });
+  const carrier = new EgressProxy({
+    rules: [],
+    descriptors: new DescriptorRelay(),
+    onRefusal: (reason) => refusals.push(reason),
+    ...options,
+  });
   const streams: Socket[] = [];
   const { port } = await serve((socket) => {
     streams.push(socket);

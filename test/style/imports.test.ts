@@ -23,7 +23,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   dev: {
     ours: ["format", "linux", "init", "runtime", "client", "packer", "launcher", "emulator"],
     node: true,
-    packages: ["vitest"],
+    packages: ["esbuild", "vitest"],
   },
   cli: {
     ours: ["format", "linux", "runtime", "client", "packer", "launcher", "emulator", "dev"],
