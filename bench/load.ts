@@ -1,9 +1,17 @@
-/** The client of bench/inbound.ts: sockets with one buffer for all, so that what is measured is not the client. */
+/** The client of inbound.ts and outbound.ts: sockets with one buffer for all, so that what is measured is not the client. */
 import { once } from "node:events";
-import { connect, type Socket } from "node:net";
+import { connect, type NetConnectOpts, type Socket } from "node:net";
+import { STATUS_SIZE } from "../format/outbound.ts";
 
-export interface Load {
-  readonly port: number;
+/** How the app is reached: a TCP port, or a Unix socket. */
+export interface Way {
+  readonly port?: number;
+  readonly path?: string;
+  /** Bytes to say first, in base64; a status of 4 bytes answers them (format/outbound.ts). */
+  readonly greeting?: string;
+}
+
+export interface Load extends Way {
   readonly connections: number;
   readonly seconds: number;
 }
@@ -18,24 +26,34 @@ const GET = Buffer.from("GET / HTTP/1.1\r\nHost: bench\r\n\r\n");
 const buffer = Buffer.alloc(256 * 1024);
 
 /** A connected socket whose bytes are counted, and forgotten. */
-async function open(port: number, onBytes: (count: number) => void): Promise<Socket> {
+async function open({ port, path, greeting }: Way, onBytes: (count: number) => void): Promise<Socket> {
+  const { promise: carried, resolve } = Promise.withResolvers<void>();
+  let skip = greeting === undefined ? 0 : STATUS_SIZE;
   const onread = {
     buffer,
     callback: (count: number) => {
-      onBytes(count);
+      const rest = count - skip;
+      skip = Math.max(0, -rest);
+      if (skip === 0) resolve();
+      if (rest > 0) onBytes(rest);
       return true;
     },
   };
+  const place = path === undefined ? { port, host: "127.0.0.1", noDelay: true } : { path };
   // The types have `onread` for the constructor only.
-  const socket = connect({ port, host: "127.0.0.1", noDelay: true, onread });
+  const socket = connect({ ...place, onread } as NetConnectOpts);
   await once(socket, "connect");
+  if (greeting !== undefined) {
+    socket.write(greeting, "base64");
+    await carried;
+  }
   return socket;
 }
 
 /** Length of the answer to GET, bytes. */
-async function answerLength(port: number): Promise<number> {
+async function answerLength(way: Way): Promise<number> {
   const { promise, resolve } = Promise.withResolvers<number>();
-  const socket = await open(port, resolve);
+  const socket = await open(way, resolve);
   socket.write(GET);
   const length = await promise;
   socket.destroy();
@@ -49,14 +67,14 @@ function latency(times: number[], seconds: number): Latency {
 }
 
 /** Connections that stay, each with one request at a time; a second to warm up. */
-export async function request({ port, connections, seconds }: Load): Promise<Latency> {
-  const length = await answerLength(port);
+export async function request({ connections, seconds, ...way }: Load): Promise<Latency> {
+  const length = await answerLength(way);
   const times: number[] = [];
   const sockets: Socket[] = [];
   let since = Number.POSITIVE_INFINITY;
   for (let n = 0; n < connections; n++) {
     let [begin, missing] = [0, length];
-    const socket = await open(port, (count) => {
+    const socket = await open(way, (count) => {
       missing -= count;
       if (missing > 0) return;
       const now = performance.now();
@@ -85,11 +103,11 @@ function after(seconds: number): Promise<void> {
 }
 
 /** Bytes without end, `D`own or `U`p. Megabytes (1e6) that were carried. */
-export async function stream({ port, connections, seconds }: Load, way: "D" | "U"): Promise<number> {
+export async function stream({ connections, seconds, ...place }: Load, way: "D" | "U"): Promise<number> {
   let bytes = 0;
   const chunk = Buffer.alloc(64 * 1024, 98);
   const sockets = await Promise.all(
-    Array.from({ length: connections }, () => open(port, (count) => (bytes += count))),
+    Array.from({ length: connections }, () => open(place, (count) => (bytes += count))),
   );
   for (const socket of sockets) {
     socket.on("error", () => {});
@@ -111,14 +129,14 @@ export async function stream({ port, connections, seconds }: Load, way: "D" | "U
 }
 
 /** Connect, one byte there and back, close: so many a second, `connections` at a time. */
-export async function connectRate({ port, connections, seconds }: Load): Promise<Latency> {
+export async function connectRate({ connections, seconds, ...way }: Load): Promise<Latency> {
   const times: number[] = [];
   const end = performance.now() + seconds * 1000;
   const loop = async () => {
     while (performance.now() < end) {
       const begin = performance.now();
       const { promise, resolve } = Promise.withResolvers<void>();
-      const socket = await open(port, () => resolve());
+      const socket = await open(way, () => resolve());
       socket.write("E");
       await promise;
       times.push(performance.now() - begin);
@@ -131,7 +149,7 @@ export async function connectRate({ port, connections, seconds }: Load): Promise
 }
 
 /** Open connections that do nothing. */
-export async function holdOpen({ port, connections }: Load): Promise<number> {
-  for (let n = 0; n < connections; n++) await open(port, () => {});
+export async function holdOpen({ connections, ...way }: Load): Promise<number> {
+  for (let n = 0; n < connections; n++) await open(way, () => {});
   return connections;
 }
