@@ -28,6 +28,7 @@ process.exit(
   await main(process.argv.slice(2), {
     stdout: process.stdout,
     stderr: process.stderr,
+    stdin: process.stdin,
     env: process.env,
     directory: process.cwd(),
     signal: interrupted.signal,

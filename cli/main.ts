@@ -17,6 +17,11 @@ export const VERBS: readonly Verb[] = [
     async () => (await import("./types.ts")).types,
   ),
   verb(
+    "dev",
+    "Run the app in a local enclave, and again whenever a file of it is saved",
+    async () => (await import("./dev.ts")).dev,
+  ),
+  verb(
     "run",
     "Start an EIF as an enclave and stay with it until it ends",
     async () => (await import("./run.ts")).run,
@@ -104,7 +109,12 @@ export async function main(words: readonly string[], io: Io): Promise<number> {
 }
 
 async function dispatch([name, ...words]: readonly string[], io: Io): Promise<number> {
-  if (name === undefined || name === "help" || name === "--help" || name === "-h") {
+  if (name === undefined) {
+    const { lookAround, nextSteps } = await import("./next.ts");
+    io.stdout.write(nextSteps(lookAround(io)));
+    return 0;
+  }
+  if (name === "help" || name === "--help" || name === "-h") {
     io.stdout.write(overview());
     return 0;
   }

@@ -31,7 +31,8 @@ function unexpected(error: unknown): CloisterError {
   return new CloisterError("E_INTERNAL", message, { cause: error });
 }
 
-function errorText(error: CloisterError, colour: boolean): string {
+/** As lines: code, message, details, cause, fix. */
+export function errorText(error: CloisterError, colour: boolean): string {
   const paint = (style: "red" | "dim" | "bold", text: string) => (colour ? styleText(style, text) : text);
   const lines = [`${paint("red", "error")} ${paint("bold", error.code)}: ${error.message}`];
   if (error.details !== undefined)

@@ -15,7 +15,8 @@ export type LoopEvent =
   /** A machine starts, and why. */
   | { readonly type: "start"; readonly reason: string }
   | { readonly type: "measured"; readonly measurements: MeasuredRegisters }
-  | { readonly type: "published"; readonly ports: readonly OpenPort[] }
+  /** `tls`: the app is served with it. */
+  | { readonly type: "published"; readonly ports: readonly OpenPort[]; readonly tls: boolean }
   /** The app of the last build serves. `elapsedMs`: since the change was seen, or the start. */
   | { readonly type: "serving"; readonly bundleMs: number; readonly elapsedMs: number }
   /** It ended. `replaced`: the one before it serves on. */

@@ -18,6 +18,8 @@ export interface LoopOptions {
   readonly overrides?: CloisterConfig;
   /** Default: each port of the configuration on the same number of 127.0.0.1, or a free one. */
   readonly publish?: readonly GatewayPort[];
+  /** Published besides, whatever the configuration's ports are. */
+  readonly more?: readonly GatewayPort[];
   readonly createBackend: (events: BackendEvents) => Backend;
   /** Given the project, for what of it publishing needs. */
   readonly listen: (project: Project) => Listen;
@@ -138,14 +140,14 @@ export class DevLoop implements AsyncDisposable {
 
   /** Once, and again when the configuration has other ports. */
   async #publish(project: Project): Promise<void> {
-    const { publish = defaultPorts(project.config.ports), listen, onEvent } = this.#options;
-    const { proxyProtocol } = project.config;
-    const key = JSON.stringify([publish, proxyProtocol]);
+    const { publish = defaultPorts(project.config.ports), more = [], listen, onEvent } = this.#options;
+    const { proxyProtocol, tls } = project.config;
+    const key = JSON.stringify([publish, proxyProtocol, tls]);
     if (this.#gateway?.key === key) return;
     this.#gateway?.[Symbol.dispose]();
     const connect = (port: number) => this.#backend.connect(port);
-    this.#gateway = await Gateway.open(publish, { key, listen: listen(project), connect });
-    onEvent({ type: "published", ports: this.#gateway.ports });
+    this.#gateway = await Gateway.open([...publish, ...more], { key, listen: listen(project), connect });
+    onEvent({ type: "published", ports: this.#gateway.ports, tls });
   }
 
   #run(project: Project, bundle: Bundle, task: Task): void {

@@ -113,7 +113,8 @@ export class MachineBackend implements Backend {
     mkdirSync(dirname(output), { recursive: true });
     const cache = cacheDirectory === undefined ? {} : { cacheDirectory };
     const image = await buildDevelopment({ project, bundle, output, ...cache });
-    onMeasured(image.measurements);
+    const { PCR0, PCR1, PCR2 } = image.measurements;
+    onMeasured({ PCR0, PCR1, PCR2 });
     const { signal } = this.#closed;
     const options = { device: this.#device, name: project.name, egress: { local }, signal, onEvent };
     const enclave = await launch(image.eifPath, options);
