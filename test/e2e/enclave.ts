@@ -12,6 +12,7 @@ import {
   type LaunchOptions,
   launch,
   type ParentVsock,
+  type VsockStream,
 } from "../../launcher/index.ts";
 import { type BuildResult, build, type CloisterConfig } from "../../packer/index.ts";
 
@@ -63,14 +64,24 @@ export interface Running extends AsyncDisposable {
 /** Start it. A test that fails meanwhile shows the enclave's story and its console. */
 export async function start(
   eif: string,
-  options: Omit<LaunchOptions, "device"> & { readonly emulator?: EmulatedDeviceOptions } = {},
+  options: Omit<LaunchOptions, "device"> & {
+    readonly emulator?: EmulatedDeviceOptions;
+    /** What the launcher accepts, before it does. */
+    readonly onAccept?: (port: number, stream: VsockStream) => void;
+  } = {},
 ): Promise<Running> {
   const device = createEmulatedDevice(options.emulator);
   const events: EnclaveEvent[] = [];
   let tail = (): string => "";
   const createVm = device.createVm.bind(device);
+  const listen: ParentVsock["listen"] = (port, onConnection) =>
+    device.vsock.listen(port, (stream) => {
+      options.onAccept?.(port, stream);
+      onConnection(stream);
+    });
   const watched = {
     ...device,
+    vsock: { listen, connect: device.vsock.connect.bind(device.vsock) },
     createVm() {
       const vm = createVm();
       tail = () => vm.consoleTail();
