@@ -33,7 +33,7 @@ export const CONFIG_FILES = [".ts", ".mts", ".js", ".mjs", ".json"].map(
 );
 
 /** Where an entry module is looked for when neither the command line nor the configuration names one. */
-const ENTRY_FILES = ["app", "src/app", "index", "src/index", "server", "src/server"].flatMap((name) =>
+export const ENTRY_FILES = ["app", "src/app", "index", "src/index", "server", "src/server"].flatMap((name) =>
   [".ts", ".mts", ".js", ".mjs"].map((extension) => `${name}${extension}`),
 );
 

@@ -14,7 +14,7 @@ async function call(...words: string[]): Promise<{ status: number; stdout: strin
   return { status, stdout: read(stdout), stderr: read(stderr) };
 }
 
-test.each([[[]], [["--help"]], [["help"]]])("%j lists the verbs", async (words) => {
+test.each([[["--help"]], [["help"]], [["-h"]]])("%j lists the verbs", async (words) => {
   const { status, stdout } = await call(...words);
   expect(status).toBe(0);
   for (const { name, summary } of VERBS) expect(stdout).toMatch(new RegExp(`${name} +${summary}`));
