@@ -25,7 +25,9 @@ export async function readNsmClock(module: NsmModule, rawMs: RawClock): Promise<
     const got = response.type === "Error" ? response.error : response.type;
     throw mismatch("E_NSM", "the NSM's clock", got, "an attestation document");
   }
-  return { sentMs, receivedMs, unixMs: timestampOf(response.document), resolutionMs: 1 };
+  const unixMs = timestampOf(response.document);
+  // Hardware counts milliseconds; QEMU (hw/virtio/virtio-nsm.c) whole seconds, and says no more within one.
+  return { sentMs, receivedMs, unixMs, resolutionMs: unixMs % 1000 === 0 ? 1000 : 1 };
 }
 
 function timestampOf(document: Uint8Array): number {

@@ -33,7 +33,12 @@ function unsigned(payload: ReadonlyMap<string, number | string>): Uint8Array {
 }
 
 test("a document that nobody signed counts as well: the device is the proof", async () => {
-  expect((await read(unsigned(new Map([["timestamp", 1_700_000_000_000]])))).unixMs).toBe(1_700_000_000_000);
+  expect((await read(unsigned(new Map([["timestamp", 1_700_000_000_001]])))).unixMs).toBe(1_700_000_000_001);
+});
+
+test("a timestamp of whole seconds may be of any moment within", async () => {
+  const whole = await read(unsigned(new Map([["timestamp", 1_700_000_000_000]])));
+  expect(whole.resolutionMs).toBe(1_000);
 });
 
 test.each<[string, NsmResponse]>([
