@@ -41,6 +41,7 @@ const ROUTES = {
   },
   "/throw": () => { throw new Error("boom"); },
   "/env": () => Response.json(process.env),
+  "/say": () => { console.log("still here"); return new Response("said"); },
   "/exit": () => process.exit(7),
   "/block": () => { console.log("blocking"); for (;;); },
   "/tcp": () => new Promise((resolve) => {
@@ -70,8 +71,8 @@ export interface Folder extends Disposable {
   readonly directory: string;
 }
 
-export function makeProject(files: Readonly<Record<string, string>> = {}): Folder {
-  const directory = mkdtempSync(join(tmpdir(), "cloister-dev-test-"));
+export function makeProject(files: Readonly<Record<string, string>> = {}, parent = tmpdir()): Folder {
+  const directory = mkdtempSync(join(parent, "cloister-dev-test-"));
   const all = { "package.json": '{"name":"probe","type":"module"}', "app.ts": APP, ...files };
   for (const [path, text] of Object.entries(all)) {
     mkdirSync(dirname(join(directory, path)), { recursive: true });

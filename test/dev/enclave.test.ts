@@ -143,6 +143,9 @@ describe.each(["bare", "vm"] as const)("%s", (mode) => {
     expect(await text("/out", "https://api.test/")).toBe("E_EGRESS_PROXY");
     expect(JSON.parse(await text("/"))).toEqual({ hello: "world" });
     enclave.faults.restoreParent();
+    // The control channel is back when what the app says arrives.
+    await text("/say");
+    await enclave.waitForLog("still here");
     expect(await text("/out", "https://api.test/")).toBe("mock of https://api.test/");
   });
 
