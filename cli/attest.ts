@@ -185,7 +185,7 @@ function text(steps: readonly Step[], io: Io): string {
     const [mark, style] = MARKS[status];
     const padded = mark.padEnd(12);
     return [
-      `${colour ? styleText(style, padded) : padded}${checked}`,
+      `${colour ? styleText(style, padded, { validateStream: false }) : padded}${checked}`,
       `${" ".repeat(12)}${name}: ${got}`,
       ...(expected === undefined ? [] : [`${" ".repeat(12)}expected: ${expected}`]),
     ];

@@ -25,7 +25,8 @@ export const build = command({
       type: "string",
       value: "KIND[:LEVEL]",
       choices: ["none", "gzip", "zstd"],
-      description: "none, gzip or zstd, e.g. zstd:19 (default: the configuration's, or zstd:9)",
+      description:
+        "Of the ramdisks: none, gzip or zstd, such as zstd:19 (default: the configuration's, or zstd:9)",
     },
     report: {
       type: "boolean",

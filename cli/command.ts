@@ -87,6 +87,12 @@ export const QUIET = {
   description: "No progress and no remarks: only results, and errors",
 } as const satisfies Option;
 
+/** Of verbs whose results are JSON in any case. */
+export const ALWAYS_JSON = {
+  type: "boolean",
+  description: "Errors as JSON too, as the result always is",
+} as const satisfies Option;
+
 export const HELP: Options = { help: { type: "boolean", short: "h", description: "Show this text" } };
 
 async function runCommand<O extends Options>(

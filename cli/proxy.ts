@@ -4,7 +4,7 @@ import { EGRESS_EXPECTED, parseEgressRule } from "../format/egress.ts";
 import { CloisterError } from "../format/errors.ts";
 import { openImage } from "../launcher/image.ts";
 import { openEgress, parentVsock } from "../launcher/index.ts";
-import { command } from "./command.ts";
+import { command, QUIET } from "./command.ts";
 import { ALLOW_LOCAL, parseLocalEgress } from "./local.ts";
 import { parseInteger, refusal } from "./operand.ts";
 import { printable } from "./printable.ts";
@@ -21,6 +21,7 @@ export const proxy = command({
       description: "What it may reach, besides the list of FILE",
     },
     "allow-local": ALLOW_LOCAL,
+    quiet: QUIET,
   },
   examples: ["cloister proxy --cid 16 app.eif", 'cloister proxy --cid 16 --allow "*.amazonaws.com:443"'],
   async run(io, operands, values) {
@@ -44,7 +45,9 @@ export const proxy = command({
       onRefusal: (reason) => io.stderr.write(`cloister: ${printable(reason)}\n`),
     });
     carrier.serve(cid);
-    io.stderr.write(`cloister: carrying the connections of CID ${cid} to ${rules.join(", ")}\n`);
+    if (values.quiet !== true) {
+      io.stderr.write(`cloister: carrying the connections of CID ${cid} to ${rules.join(", ")}\n`);
+    }
     if (!io.signal.aborted) await once(io.signal, "abort");
     return 0;
   },

@@ -8,22 +8,34 @@ const EXIT_USAGE = 2;
 /** `run` and `wait` pass the app's status through, so its own failures use what Docker and env(1) use for theirs. */
 const EXIT_RUN = 125;
 
-/** Print the error and return the exit status. */
-export function reportError(error: unknown, words: readonly string[], io: Io): number {
+/**
+ * Print the error and return the exit status. `words` are the verb and what stands behind it. `hasAnswered`: standard
+ * output has its one value already.
+ */
+export function reportError(error: unknown, words: readonly string[], io: Io, hasAnswered = false): number {
   const known = error instanceof CloisterError ? error : unexpected(error);
-  if (words.includes("--json")) {
-    const { code, message, details } = known;
-    const fix = known.fix ?? ERRORS[code].fix;
-    io.stdout.write(
-      `${JSON.stringify({ Error: { Code: code, Message: message, Fix: fix, Details: details } })}\n`,
-    );
+  const isJson = asksForJson(words);
+  const { code, message, details } = known;
+  const fix = known.fix ?? ERRORS[code].fix;
+  if (isJson && !hasAnswered) {
+    const value = { Error: { Code: code, Message: message, Fix: fix, Details: details } };
+    io.stdout.write(`${JSON.stringify(value)}\n`);
   }
-  io.stderr.write(errorText(known, io.stderr.isTTY === true && io.env.NO_COLOR === undefined));
+  if (isJson && words[0] === "run") {
+    // Its standard error is JSON lines.
+    io.stderr.write(`${JSON.stringify({ type: "error", code, message, fix, details })}\n`);
+  } else io.stderr.write(errorText(known, io.stderr.isTTY === true && io.env.NO_COLOR === undefined));
   if (known.code === "E_INTERNAL" && io.env.CLOISTER_DEBUG !== undefined && error instanceof Error) {
     io.stderr.write(`${error.stack}\n`);
   }
   if (known.code === "E_USAGE") return EXIT_USAGE;
   return words[0] === "run" || words[0] === "wait" ? EXIT_RUN : EXIT_ERROR;
+}
+
+/** Behind `--` are the words of another program. */
+function asksForJson(words: readonly string[]): boolean {
+  const end = words.indexOf("--");
+  return words.slice(0, end < 0 ? words.length : end).includes("--json");
 }
 
 function unexpected(error: unknown): CloisterError {
@@ -33,7 +45,9 @@ function unexpected(error: unknown): CloisterError {
 
 /** As lines: code, message, details, cause, fix. */
 export function errorText(error: CloisterError, colour: boolean): string {
-  const paint = (style: "red" | "dim" | "bold", text: string) => (colour ? styleText(style, text) : text);
+  // The stream was looked at: by itself it would look at standard output, which may be a pipe.
+  const paint = (style: "red" | "dim" | "bold", text: string) =>
+    colour ? styleText(style, text, { validateStream: false }) : text;
   const lines = [`${paint("red", "error")} ${paint("bold", error.code)}: ${error.message}`];
   if (error.details !== undefined)
     lines.push(

@@ -16,6 +16,7 @@ import { placeText, publishText } from "./operand.ts";
 import { beginOrder, type Order, openRegistry, parseOrder } from "./order.ts";
 import { exitStatus } from "./outcome.ts";
 import { type Progress, progress } from "./progress.ts";
+import { reportError } from "./report.ts";
 import { runJson } from "./summary.ts";
 import { unitText } from "./unit.ts";
 
@@ -61,6 +62,11 @@ export const run = command({
       short: "v",
       description: "Boot phases and the QEMU command on standard error",
     },
+    quiet: {
+      type: "boolean",
+      short: "q",
+      description: "Of standard error only what the app writes, and errors",
+    },
     json: { type: "boolean", description: "Log records and events as JSON lines on standard error" },
   },
   examples: [
@@ -76,15 +82,18 @@ export const run = command({
       io.stdout.write(systemdUnit(order));
       return 0;
     }
-    const step = progress(io);
+    const quiet = values.quiet === true;
+    const step = progress(io, quiet);
     step(`Starting ${path}`);
     const show =
       values.json === true ? jsonEvents(io.stderr) : textEvents(io.stderr, values.verbose === true);
     const watch: Watch = {
       step,
+      quiet,
+      json: values.json === true,
       show: (event) => {
         step.done();
-        show(event);
+        if (!quiet || event.type === "log") show(event);
       },
       onCommand: (argv) => values.verbose === true && io.stderr.write(emulatorText(argv, io)),
     };
@@ -104,6 +113,8 @@ function emulatorText(argv: readonly string[], io: Io): string {
 
 interface Watch {
   readonly step: Progress;
+  readonly quiet: boolean;
+  readonly json: boolean;
   readonly show: Show;
   readonly onCommand: (argv: readonly string[]) => void;
 }
@@ -118,7 +129,8 @@ async function runDetached(io: Io, order: Order, { step, show, onCommand }: Watc
   return 0;
 }
 
-async function runHere(io: Io, order: Order, { step, show, onCommand }: Watch): Promise<number> {
+async function runHere(io: Io, order: Order, watch: Watch): Promise<number> {
+  const { step, show, onCommand, json } = watch;
   const supervisor = await beginOrder(order, openRegistry(io), false, {
     onEvent: show,
     onCommand,
@@ -133,12 +145,19 @@ async function runHere(io: Io, order: Order, { step, show, onCommand }: Watch): 
   io.stdout.write(`${JSON.stringify(runJson(record), null, 2)}\n`);
   // E_APP_ENDED comes by `ended` too.
   supervisor.ready.then(() => notifyManager(io.env.NOTIFY_SOCKET, "READY=1")).catch(() => {});
-  return exitStatus(record.name, await untilEnd(supervisor, io));
+  const end = await untilEnd(supervisor, io, watch);
+  try {
+    return exitStatus(record.name, end);
+  } catch (error) {
+    return reportError(error, json ? ["run", "--json"] : ["run"], io, true);
+  }
 }
 
-function untilEnd(supervisor: Supervisor, io: Io): Promise<EnclaveEnd> {
+function untilEnd(supervisor: Supervisor, io: Io, { quiet, json }: Watch): Promise<EnclaveEnd> {
   const stop = () => {
-    io.stderr.write(`cloister: asking ${supervisor.record.name} to stop; again to terminate it\n`);
+    if (!quiet && !json) {
+      io.stderr.write(`cloister: asking ${supervisor.record.name} to stop; again to terminate it\n`);
+    }
     notifyManager(io.env.NOTIFY_SOCKET, "STOPPING=1");
     void supervisor.stop({ by: "shutdown", deadlineMs: STOP_DEADLINE_MS });
   };

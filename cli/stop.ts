@@ -2,7 +2,7 @@ import { CloisterError } from "../format/errors.ts";
 import { stopEnclave } from "../launcher/client.ts";
 import type { EnclaveEnd } from "../launcher/record.ts";
 import type { Entry, Registry } from "../launcher/registry.ts";
-import { command, type Io } from "./command.ts";
+import { ALWAYS_JSON, command, type Io } from "./command.ts";
 import { STOP_DEADLINE_MS } from "./deadline.ts";
 import { parseInteger } from "./operand.ts";
 import { openRegistry } from "./order.ts";
@@ -16,6 +16,7 @@ export const stop = command({
   options: {
     time: { type: "string", short: "t", value: "SECONDS", description: "How long the app may take (10)" },
     all: { type: "boolean", description: "All that run" },
+    json: ALWAYS_JSON,
   },
   examples: ["cloister stop app", "cloister stop --time 60 --all"],
   async run(io, operands, values) {

@@ -59,11 +59,16 @@ export interface Called {
 }
 
 /** The verb as a function; `isTTY`: as on a terminal. */
-export async function call(words: readonly string[], isTTY = false, directory = "/"): Promise<Called> {
+export async function call(
+  words: readonly string[],
+  isTTY = false,
+  directory = "/",
+  env: NodeJS.ProcessEnv = {},
+): Promise<Called> {
   const stdout = Object.assign(new PassThrough({ highWaterMark: 1 << 24 }), { isTTY });
-  const stderr = new PassThrough();
+  const stderr = Object.assign(new PassThrough(), { isTTY });
   const signal = new AbortController().signal;
-  const io: Io = { stdout, stderr, env: {}, directory, signal };
+  const io: Io = { stdout, stderr, env, directory, signal };
   const status = await main(words, io);
   return { status, stdout: String(stdout.read() ?? ""), stderr: String(stderr.read() ?? "") };
 }
