@@ -194,7 +194,7 @@ function labelsText(labels: Labels): string {
   return pairs.length === 0 ? "" : `{${pairs.join(",")}}`;
 }
 
-/** Backslash, quote and line feed; a lone surrogate is no UTF-8. */
+/** Backslash, quote and line feed, as the format has them. */
 function escapeLabel(value: string): string {
-  return value.toWellFormed().replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
+  return value.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
 }

@@ -16,13 +16,10 @@ export interface ProbeSource {
 /** Whoever probes sends a line or two at once: more than that, or slower, is no probe. */
 const LIMITS = {
   maxHeaderSize: 8 * 1024,
-  headersTimeout: 5_000,
   requestTimeout: 5_000,
   connectionsCheckingInterval: 1_000,
 } as const;
 const CONNECTIONS_MAX = 64;
-/** A client that does not take its answer, milliseconds. */
-const IDLE_MS = 5_000;
 
 export interface ProbeServer extends Bound, AsyncDisposable {}
 
@@ -30,7 +27,6 @@ export interface ProbeServer extends Bound, AsyncDisposable {}
 export async function serveProbes(place: TcpPlace, source: ProbeSource): Promise<ProbeServer> {
   const server = createServer(LIMITS, (request, response) => answer(request, response, source));
   server.maxConnections = CONNECTIONS_MAX;
-  server.setTimeout(IDLE_MS);
   const bound = await listenAt(server, place);
   return {
     ...bound,

@@ -389,11 +389,14 @@ describe("how it does", () => {
     const taken = createServer().listen(0, "127.0.0.1");
     await once(taken, "listening");
     const { port } = taken.address() as AddressInfo;
+    const pipes = () => process.getActiveResourcesInfo().filter((name) => name === "PipeWrap").length;
+    const before = pipes();
     await expect(begin({ script: obedient }, { health: { port } })).rejects.toMatchObject({
       code: "E_PORT_TAKEN",
     });
     taken.close();
     expect(readdirSync(registry.directory)).toEqual([".lock"]);
+    expect(pipes()).toBe(before);
   });
 });
 
