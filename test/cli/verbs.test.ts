@@ -1,4 +1,5 @@
 /** What holds for every verb: help with examples, one way to ask for JSON and for silence, errors in the form asked for. */
+import { build } from "esbuild";
 import { describe, expect, test } from "vitest";
 import { VERBS } from "../../cli/main.ts";
 import { call } from "./image.ts";
@@ -65,6 +66,27 @@ describe.each(verbs)("$name", ({ name, summary, shown }) => {
       },
     });
   });
+});
+
+test("help loads no verb: all of them take half a second", async () => {
+  const { metafile } = await build({
+    entryPoints: ["cli/main.ts"],
+    bundle: true,
+    write: false,
+    metafile: true,
+    format: "esm",
+    platform: "node",
+    packages: "external",
+    logLevel: "silent",
+  });
+  const loaded = new Set(["cli/main.ts"]);
+  for (const path of loaded) {
+    for (const { path: target, kind, external } of metafile.inputs[path]?.imports ?? []) {
+      if (kind === "import-statement" && external !== true) loaded.add(target);
+    }
+  }
+  const own = [...loaded].filter((path) => !path.startsWith("format/")).sort();
+  expect(own).toEqual(["cli/command.ts", "cli/main.ts", "cli/report.ts"]);
 });
 
 test("--json behind -- is another program's", async () => {
