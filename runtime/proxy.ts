@@ -83,6 +83,9 @@ class Introduction {
     const socket = this.#socket;
     socket.off("readable", this.#onReadable).off("error", ignore).off("close", this.#onClose);
     this.#done(reason);
+    // Until the next turn the stream takes the app's listener for one that it had already, and does not tell it what waits.
+    const isAwaited = socket.readableLength > 0 && socket.listenerCount("readable") > 0;
+    if (isAwaited) process.nextTick(() => socket.emit("readable"));
   }
 }
 

@@ -139,6 +139,20 @@ test("a raw server gets what follows, to the byte, and the end", async () => {
   expect(await readAll(socket)).toBe("the app's own");
 });
 
+test("a server that waits for 'readable' is told of what came with the header", async () => {
+  const onConnection = (socket: Socket) => socket.once("readable", () => socket.end(`got ${socket.read(1)}`));
+  const socket = parent.connect(await portOf(createServer({ allowHalfOpen: true }, onConnection)));
+  socket.write(Buffer.concat([HEADER, Buffer.from("abc")]));
+  expect(await readAll(socket)).toBe("got a");
+});
+
+test("a client that ends behind its header is heard to end", async () => {
+  const onConnection = (socket: Socket) => socket.on("end", () => socket.end("ended")).resume();
+  const socket = parent.connect(await portOf(createServer({ allowHalfOpen: true }, onConnection)));
+  socket.end(HEADER);
+  expect(await readAll(socket)).toBe("ended");
+});
+
 test("the sender's own connection has no address", async () => {
   const port = await portOf(createServer((socket) => socket.end(`from ${socket.remoteAddress}`)));
   const socket = parent.connect(port);
