@@ -63,7 +63,7 @@ test("docs/errors.md is made from the catalogue", () => {
 test("every error code of the catalogue is thrown somewhere", () => {
   const source = files
     .filter((file) =>
-      /^(?:cli|client|emulator|format|init|launcher|linux|packer|runtime)\/.*\.ts$/.test(file),
+      /^(?:cli|client|dev|emulator|format|init|launcher|linux|packer|runtime)\/.*\.ts$/.test(file),
     )
     .filter((file) => file !== "format/errors.ts")
     .map((file) => readFileSync(file, "utf8"))
