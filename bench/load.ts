@@ -140,8 +140,9 @@ export async function connectRate({ connections, seconds, ...way }: Load): Promi
       socket.write("E");
       await promise;
       times.push(performance.now() - begin);
-      // As most servers' clients: a reset leaves no port behind that waits.
-      socket.resetAndDestroy();
+      // A reset leaves no port behind that waits. A Unix socket has neither.
+      if (way.path === undefined) socket.resetAndDestroy();
+      else socket.destroy();
     }
   };
   await Promise.all(Array.from({ length: connections }, loop));

@@ -37,6 +37,22 @@ test("the oldest name gives up its address when the table is full", () => {
   expect(names.addressOf("a", 4)).toBe(b);
 });
 
+test("an address of another network stands for nothing, whatever it ends in", () => {
+  const names = new Names();
+  const [v4, v6] = [names.addressOf("a", 4), names.addressOf("a", 6)];
+  expect(v6).toBe("2001:2::1");
+  expect([names.find("2001:3::1"), names.find("2001:2:1::1"), names.find("::1")]).toEqual([
+    undefined,
+    undefined,
+    undefined,
+  ]);
+  expect([names.find(v4)?.name, names.find("198.20.0.1"), names.find("10.0.0.1")]).toEqual([
+    "a",
+    undefined,
+    undefined,
+  ]);
+});
+
 test.each([
   "198.18.0.0",
   "198.18.0.1",

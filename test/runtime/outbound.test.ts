@@ -6,7 +6,7 @@
 import { createSocket } from "node:dgram";
 import dns from "node:dns";
 import { once } from "node:events";
-import { writeFileSync } from "node:fs";
+import { readdirSync, writeFileSync } from "node:fs";
 import { createServer as createHttp } from "node:http";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -151,7 +151,7 @@ describe("a connection", () => {
   test("says whom it is with", async () => {
     const socket = connect({ host: "10.9.9.9", port: 7, noDelay: true, keepAlive: true });
     await once(socket, "connect");
-    socket.setNoDelay(true).setKeepAlive(true, 1000);
+    socket.setNoDelay(true).setKeepAlive(true, 1000).setTypeOfService(16);
     const { remoteAddress, remotePort, remoteFamily, localAddress, localPort } = socket;
     expect([remoteAddress, remotePort, remoteFamily, localAddress, localPort]).toEqual([
       "10.9.9.9",
@@ -182,6 +182,16 @@ describe("what is not listed", () => {
     const error = denied(what, rule);
     await expect(echo(options)).rejects.toMatchObject(error);
     expect(said).toEqual([`E_EGRESS_DENIED: ${error.message}`]);
+  });
+
+  test("a socket to it waits for its error, as for any connect", async () => {
+    const socket = connect(7, "evil.test");
+    expect(socket.connecting).toBe(true);
+    const written = promisify<string, void>(socket.write.bind(socket))("early");
+    await Promise.all([
+      expect(once(socket, "connect")).rejects.toMatchObject({ code: "E_EGRESS_DENIED" }),
+      expect(written).rejects.toMatchObject({ code: "ERR_SOCKET_CLOSED_BEFORE_CONNECTION" }),
+    ]);
   });
 
   test("a port at an address that stands for a name, by its name", async () => {
@@ -263,6 +273,17 @@ describe("the parent's refusals and errors", () => {
     await expect(echo({ host: "meta.test" })).rejects.toMatchObject({ code: "EACCES", errno: EACCES });
     expect(said).toEqual([expect.stringContaining("egress: meta.test:7: the parent's proxy refused it")]);
   });
+});
+
+test("descriptors are given back, whatever came of them", async () => {
+  const count = () => readdirSync("/proc/self/fd").length;
+  const before = count();
+  for (let n = 0; n < 20; n++) {
+    await expect(echo({ host: "closed.test" })).rejects.toThrow();
+    await expect(lookup("none.test")).rejects.toThrow();
+    await echo({ host: "10.9.9.9" });
+  }
+  await expect.poll(count).toBeLessThan(before + 20);
 });
 
 describe("an attempt that the app gives up", () => {
