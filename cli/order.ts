@@ -20,6 +20,8 @@ export interface Order {
   readonly cpus?: number;
   readonly cid?: number;
   readonly publish: readonly Publish[];
+  /** Absolute path. */
+  readonly vsockSocket?: string;
   readonly egress?: { readonly local: readonly LocalEgress[] };
   readonly restart?: RestartPolicy;
   readonly health?: TcpPlace;
@@ -34,6 +36,7 @@ export interface OrderWords {
   readonly cpus?: string;
   readonly cid?: string;
   readonly publish?: readonly string[];
+  readonly "vsock-socket"?: string;
   readonly "allow-local"?: readonly string[];
   readonly restart?: string;
   readonly "health-port"?: string;
@@ -41,14 +44,15 @@ export interface OrderWords {
 
 /** Throws E_USAGE, E_ENCLAVE_NAME. */
 export function parseOrder(path: string, directory: string, words: OrderWords): Order {
-  const { name, memory, cpus, cid, restart, "health-port": health } = words;
+  const { name, memory, cpus, cid, restart, "health-port": health, "vsock-socket": vsockSocket } = words;
   if (name !== undefined) checkName(name);
   return {
     eif: resolve(directory, path),
     emulated: words.emulator === true,
     debug: words.debug === true,
-    publish: (words.publish ?? []).map(parsePublish),
+    publish: (words.publish ?? []).map((text) => absolute(parsePublish(text), directory)),
     egress: { local: (words["allow-local"] ?? []).map(parseLocalEgress) },
+    ...(vsockSocket !== undefined && { vsockSocket: resolve(directory, vsockSocket) }),
     ...(name !== undefined && { name }),
     ...(memory !== undefined && { memoryMiB: parseMemory("--memory", memory) }),
     ...(cpus !== undefined && { cpus: parseInteger("--cpus", cpus, 1, 512) }),
@@ -56,6 +60,11 @@ export function parseOrder(path: string, directory: string, words: OrderWords): 
     ...(restart !== undefined && { restart: parseRestart(restart) }),
     ...(health !== undefined && { health: parseAddress("--health-port", health) }),
   };
+}
+
+/** A supervisor of its own has another directory. */
+function absolute(publish: Publish, directory: string): Publish {
+  return "path" in publish ? { ...publish, path: resolve(directory, publish.path) } : publish;
 }
 
 /** JSON has no Infinity. */

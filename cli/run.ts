@@ -38,7 +38,13 @@ export const run = command({
       short: "p",
       multiple: true,
       value: "[ADDR:]PORT:VSOCKPORT",
-      description: "Relay a TCP port of this machine to the app; port 0 takes a free one",
+      description:
+        "Relay a TCP port of this machine to the app; port 0 takes a free one. Or unix:PATH:VSOCKPORT, systemd[:NAME]:VSOCKPORT",
+    },
+    "vsock-socket": {
+      type: "string",
+      value: "PATH",
+      description: "A Unix socket that leads to any vsock port of the enclave, for its `CONNECT PORT` line",
     },
     "allow-local": ALLOW_LOCAL,
     detach: {
@@ -173,7 +179,7 @@ function systemdUnit(order: Order): string {
   }
   const name = order.name ?? nameLike(basename(order.eif, ".eif"));
   const entry = fileURLToPath(new URL(`entry${extname(import.meta.url)}`, import.meta.url));
-  const { publish, egress, memoryMiB, cpus, restart, health } = order;
+  const { publish, vsockSocket, egress, memoryMiB, cpus, restart, health } = order;
   const words = [
     ...(order.emulated ? ["--emulator"] : []),
     ...(order.debug ? ["--debug"] : []),
@@ -181,6 +187,7 @@ function systemdUnit(order: Order): string {
     ...(memoryMiB === undefined ? [] : ["--memory", `${memoryMiB}M`]),
     ...(cpus === undefined ? [] : ["--cpus", String(cpus)]),
     ...publish.flatMap((published) => ["--publish", publishText(published)]),
+    ...(vsockSocket === undefined ? [] : ["--vsock-socket", vsockSocket]),
     ...(egress?.local ?? []).flatMap((local) => ["--allow-local", localEgressText(local)]),
     ...(health === undefined ? [] : ["--health-port", placeText(health)]),
   ];

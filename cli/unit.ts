@@ -21,6 +21,7 @@ export function unitText({ order, command, name, user, stopSeconds }: UnitOption
       ? []
       : ["Wants=nitro-enclaves-allocator.service", "After=nitro-enclaves-allocator.service"]),
     "After=network.target",
+    ...(sockets(order).length === 0 ? [] : [`Requires=${withoutSpecifiers(name)}.socket`]),
   ];
   const service = [
     "# Started once the app serves; `cloister run` itself gives up an enclave that does not boot.",
@@ -37,7 +38,7 @@ export function unitText({ order, command, name, user, stopSeconds }: UnitOption
     "SuccessExitStatus=143",
     ...(user === undefined ? [] : userLines(order, name, user)),
   ];
-  const install = ["WantedBy=multi-user.target"];
+  const install = ["WantedBy=multi-user.target", ...socketUnit(order, name)];
   return [
     ["[Unit]", ...unit],
     ["[Service]", ...service],
@@ -56,6 +57,22 @@ function userLines({ emulated }: Order, name: string, user: string): string[] {
     "RuntimeDirectoryMode=0700",
     `Environment=CLOISTER_RUN_DIR=%t/cloister-${name}`,
   ];
+}
+
+/** The names of sockets that systemd is to pass. */
+function sockets({ publish }: Order): string[] {
+  return publish.flatMap((place) => ("systemd" in place ? [place.systemd] : []));
+}
+
+/** The unit beside it, as comments: one file is printed, and only its author knows the addresses. systemd.socket(5). */
+function socketUnit(order: Order, name: string): string[] {
+  const lines = sockets(order).flatMap((socket) => [
+    "# ListenStream=the address to publish on, such as 8080",
+    ...(socket === "" ? [] : [`# FileDescriptorName=${socket}`]),
+  ]);
+  if (lines.length === 0) return [];
+  const more = sockets(order).length > 1 ? ["# (a .socket unit for each, with Service= in [Socket])"] : [];
+  return [`# ${name}.socket, which passes it what it publishes:`, ...more, "# [Socket]", ...lines];
 }
 
 /** `%` begins a specifier. */

@@ -3,7 +3,7 @@ import { PassThrough } from "node:stream";
 import { describe, expect, test } from "vitest";
 import type { Io } from "../../cli/command.ts";
 import { main, VERBS } from "../../cli/main.ts";
-import { parseCompression, parseInteger, parseMemory, parsePublish } from "../../cli/operand.ts";
+import { parseCompression, parseInteger, parseMemory, parsePublish, publishText } from "../../cli/operand.ts";
 
 async function call(...words: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
   const stdout = new PassThrough();
@@ -76,12 +76,20 @@ describe("option values", () => {
     ["0.0.0.0:1:2", { address: "0.0.0.0", port: 1, vsockPort: 2 }],
     ["[::1]:1:2", { address: "::1", port: 1, vsockPort: 2 }],
     ["localhost:1:2", { address: "localhost", port: 1, vsockPort: 2 }],
-  ])("--publish %s", (text, expected) => expect(parsePublish(text)).toEqual(expected));
+    ["1:2,proxy", { port: 1, vsockPort: 2, proxyProtocol: true }],
+    ["[::1]:1:2,noproxy", { address: "::1", port: 1, vsockPort: 2, proxyProtocol: false }],
+    ["unix:/run/a:b.sock:2", { path: "/run/a:b.sock", vsockPort: 2 }],
+    ["systemd:2", { systemd: "", vsockPort: 2 }],
+    ["systemd:web:2,proxy", { systemd: "web", vsockPort: 2, proxyProtocol: true }],
+  ])("--publish %s", (text, expected) => {
+    expect(parsePublish(text)).toEqual(expected);
+    expect(publishText(parsePublish(text))).toBe(text);
+  });
 
-  test.each(["", "80", "a:b", "65536:1", "1:4294967295", "1:2:3:4", "::1:1:2", ":1:2"])(
-    "--publish %j is refused",
-    (text) => expect(() => parsePublish(text)).toThrow(/--publish/),
-  );
+  test.each([
+    ...["", "80", "a:b", "65536:1", "1:4294967295", "1:2:3:4", "::1:1:2", ":1:2"],
+    ...["1:2,prox", "1:2,proxy,proxy", "unix:2", "unix::2", "systemd::2", "systemd:a:b:2", "/run/a.sock:2"],
+  ])("--publish %j is refused", (text) => expect(() => parsePublish(text)).toThrow(/--publish/));
 
   test("--compression and integers", () => {
     expect(parseCompression("none")).toEqual({ algorithm: "none" });

@@ -39,6 +39,18 @@ function verify(unit: string): string | undefined {
 }
 
 describe("the unit", () => {
+  test("names the sockets that it needs, Unix sockets by absolute paths", async () => {
+    const { stdout } = await systemd(
+      ...["app.eif", "-p", "systemd:web:8080", "-p", "unix:app.sock:8080,proxy", "--vsock-socket", "vsock"],
+    );
+    expect(stdout).toContain(
+      "--publish systemd:web:8080 --publish unix:/srv/app.sock:8080,proxy --vsock-socket /srv/vsock\n",
+    );
+    expect(stdout).toContain("Requires=app.socket\n");
+    expect(stdout).toContain("# FileDescriptorName=web\n");
+    expect(verify(stdout)?.replaceAll(/.*app\.socket.*\n/g, "") ?? "").not.toContain("app.service:");
+  });
+
   test("orders the allocator, names absolute paths and no CID", async () => {
     const { status, stdout } = await systemd(
       "app.eif",
