@@ -88,6 +88,9 @@ function environmentMode(): EnclaveMode | undefined {
 /** A mode that is not asked for is not loaded: the VM's needs Linux. */
 async function modeOf(mode: EnclaveMode): Promise<StartMode> {
   if (mode === "bare") return (await import("./test/plain.ts")).startPlain;
+  if (process.platform !== "linux") {
+    throw new RangeError(`mode: got "vm" on ${process.platform}, expected "bare": the emulator needs Linux`);
+  }
   return (await import("./test/machine.ts")).startMachine;
 }
 

@@ -3,6 +3,7 @@
  * Source of signatures: the man pages, section 2 and 3. An FFI call costs about 0.16 µs.
  */
 import type * as Ffi from "node:ffi";
+import { constants } from "node:os";
 import { SystemError } from "./failure.ts";
 
 export { SystemError };
@@ -20,16 +21,24 @@ function loadFfi(): typeof Ffi {
 
 export const ffi = loadFfi();
 
+/** On another system the modules above can be imported, by programs that call none of them: what is called throws ENOSYS. */
+const isLinux = process.platform === "linux";
+
 /** Bind functions of libc: `const { mount } = bind({ mount: { arguments: [...], return: "i32" } })`. */
 export function bind<const T extends Ffi.FunctionDefinitions>(
   definitions: T,
 ): Ffi.WrappedFunctionsFromDefinitions<T> {
-  return ffi.dlopen(null, definitions).functions;
+  if (isLinux) return ffi.dlopen(null, definitions).functions;
+  return Object.fromEntries(Object.keys(definitions).map((name) => [name, () => refuse(name)])) as never;
+}
+
+function refuse(name: string): never {
+  throw new SystemError(name, constants.errno.ENOSYS, `on ${process.platform}`);
 }
 
 const { __errno_location } = bind({ __errno_location: { arguments: [], return: "pointer" } });
 // errno is one int a thread, and each worker thread evaluates this module on its own.
-const errnoAddress = __errno_location();
+const errnoAddress = isLinux ? __errno_location() : 0n;
 
 /** errno of the FFI call just made. */
 export function errno(): number {

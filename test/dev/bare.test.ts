@@ -1,9 +1,11 @@
 /** A bare enclave as `cloister dev --bare` runs it. What it shares with a VM: enclave.test.ts. */
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { build } from "esbuild";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { BARE_DIFFERENCES, type BareEnclave, type BareOptions, startBare } from "../../dev/bare/index.ts";
@@ -201,4 +203,25 @@ test.each([
   const inputs = [...seen].flatMap((path) => Object.keys(metafile.outputs[path]?.inputs ?? {}));
   expect(inputs).toContain(entry);
   expect(inputs.filter((path) => path.startsWith("linux/") && path !== "linux/failure.ts")).toEqual([]);
+});
+
+test("on another system cloister/emulator can be imported, and an enclave run; what needs Linux says so", async () => {
+  const project = makeProject();
+  onTestFinished(() => project[Symbol.dispose]());
+  const root = join(import.meta.dirname, "../..");
+  const load = (path: string) => `await import(${JSON.stringify(join(root, path))})`;
+  const source = `
+    Object.defineProperty(process, "platform", { value: "darwin" });
+    const { createEnclave } = ${load("dev/emulator.ts")};
+    const { uptimeMs } = ${load("linux/clock.ts")};
+    await using enclave = await createEnclave({ directory: ${JSON.stringify(project.directory)}, mode: "bare" });
+    console.log(await (await enclave.fetch("/")).text());
+    try { uptimeMs(); } catch (error) { console.log(error.code); }`;
+  // esbuild looks for its own program by the platform.
+  const program = join(root, `node_modules/@esbuild/${process.platform}-${process.arch}/bin/esbuild`);
+  const child = spawn(process.execPath, ["--input-type=module", "-e", source], {
+    env: { ...process.env, ESBUILD_BINARY_PATH: program },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  expect(await text(child.stdout)).toBe('{"hello":"world"}\nENOSYS\n');
 });
