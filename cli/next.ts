@@ -2,7 +2,8 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join, relative } from "node:path";
 import { CloisterError } from "../format/errors.ts";
-import { CONFIG_FILES, ENTRY_FILES } from "../packer/project.ts";
+import { chooseRunDirectory } from "../launcher/directory.ts";
+import { CONFIG_FILES, ENTRY_FILES } from "../packer/convention.ts";
 import type { Io } from "./command.ts";
 import { openRegistry } from "./order.ts";
 
@@ -42,6 +43,8 @@ export function lookAround(io: Io): Surroundings {
 }
 
 function runningNames(io: Io): string[] {
+  // Advice makes no directories.
+  if (!existsSync(chooseRunDirectory(io.env, process.geteuid?.() ?? 0))) return [];
   try {
     const entries = openRegistry(io).list();
     return entries.filter(({ record }) => record.state !== "ended").map(({ record }) => record.name);

@@ -6,6 +6,7 @@ import { build, type Plugin } from "esbuild";
 import { CloisterError } from "../format/errors.ts";
 import { REQUIRE_BANNER } from "./bundle.ts";
 import { type CloisterConfig, type Config, parseConfig } from "./config.ts";
+import { CONFIG_FILES, ENTRY_FILES } from "./convention.ts";
 import { explainFailure } from "./failure.ts";
 
 export interface Project {
@@ -28,15 +29,6 @@ export interface ProjectOptions {
 }
 
 /** Of these a project has one, or none. */
-export const CONFIG_FILES = [".ts", ".mts", ".js", ".mjs", ".json"].map(
-  (extension) => `cloister.config${extension}`,
-);
-
-/** Where an entry module is looked for when neither the command line nor the configuration names one. */
-export const ENTRY_FILES = ["app", "src/app", "index", "src/index", "server", "src/server"].flatMap((name) =>
-  [".ts", ".mts", ".js", ".mjs"].map((extension) => `${name}${extension}`),
-);
-
 /**
  * Read the project in `directory`. Throws E_CONFIG for a configuration that is wrong or cannot be read, E_ENTRY when
  * there is no entry module.

@@ -43,6 +43,8 @@ test("declares the environment and what imports of files give", async () => {
   const { status, stdout } = await call(["types"], false, directory);
   expect([status, stdout]).toEqual([0, "cloister-env.d.ts: written\n"]);
   expect(compile(directory)).toBe("");
+  // As @types/node 20 to 24 declare it.
+  expect(readFileSync(join(directory, "cloister-env.d.ts"), "utf8")).toContain("TZ?: string | undefined;");
 });
 
 test("is written when it is not current, and --check writes nothing", async () => {
