@@ -1,7 +1,7 @@
 /**
  * Logs: what console.log costs an app in an enclave against a plain process in the same machine that writes into a pipe,
  * and how many records a second reach the parent; with rules of `redact` too. `node bench/logs.ts [--rounds N] [--flood
- * LINES]`; a flood goes to a parent that does not read. A table on stderr, one JSON value on stdout.
+ * LINES]`; a flood of lines of a kilobyte goes to a parent that does not read. A table on stderr, one JSON value on stdout.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -70,16 +70,32 @@ const encoder = new TextEncoder();
  * else longer than CONTROL_LINE_MAX throws E_CONTROL.
  */
 export function encodeMessage(message: EnclaveMessage | ParentMessage): Uint8Array {
+  return encoder.encode(messageLine(message));
+}
+
+/**
+ * The lines of the messages that `next` has, until it has no more (undefined) or there are about `enough` bytes. Empty
+ * without messages. Throws as `encodeMessage`.
+ */
+export function encodeMessages(next: () => EnclaveMessage | undefined, enough: number): Uint8Array {
+  let lines = "";
+  while (lines.length < enough) {
+    const message = next();
+    if (message === undefined) break;
+    lines += messageLine(message);
+  }
+  return encoder.encode(lines);
+}
+
+function messageLine(message: EnclaveMessage | ParentMessage): string {
   const fitting =
     message.type === "exit" ? { ...message, lastWords: fitLastWords(message.lastWords) } : message;
-  const line = encoder.encode(`${JSON.stringify(fitting)}\n`);
-  if (line.length <= CONTROL_LINE_MAX) return line;
-  throw mismatch(
-    "E_CONTROL",
-    `${message.type} message`,
-    `${line.length} bytes`,
-    `at most ${CONTROL_LINE_MAX}`,
-  );
+  const line = `${JSON.stringify(fitting)}\n`;
+  // No UTF-16 unit takes more than three bytes (RFC 3629), so most lines need no counting.
+  if (line.length * 3 <= CONTROL_LINE_MAX) return line;
+  const { length } = encoder.encode(line);
+  if (length <= CONTROL_LINE_MAX) return line;
+  throw mismatch("E_CONTROL", `${message.type} message`, `${length} bytes`, `at most ${CONTROL_LINE_MAX}`);
 }
 
 /** Room for the other fields of an exit message. */

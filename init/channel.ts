@@ -3,6 +3,7 @@ import type { Duplex } from "node:stream";
 import {
   type EnclaveMessage,
   encodeMessage,
+  encodeMessages,
   MessageDecoder,
   type ParentMessage,
   readParentMessage,
@@ -12,6 +13,9 @@ import type { RecordRing } from "./records.ts";
 /** A parent that is absent (nitro-cli) refuses in microseconds, so asking now and then costs nothing. */
 const RETRY_FIRST_MS = 1_000;
 const RETRY_MAX_MS = 30_000;
+
+/** What the kernel makes one packet of (net/vmw_vsock/virtio_transport_common.c), and the stream's own limit. */
+const WRITE_BYTES = 32 * 1024;
 
 export interface ChannelOptions {
   /** The first message on every connection. */
@@ -82,14 +86,11 @@ export class ControlChannel {
   /** Send what is waiting; call after adding to the ring. */
   pump(): void {
     const stream = this.#stream;
-    // Many lines, one write: each write is a vsock packet.
-    stream?.cork();
     while (stream !== undefined && !this.#blocked) {
-      const message = this.#next();
-      if (message === undefined) break;
-      this.#blocked = !stream.write(encodeMessage(message));
+      const lines = this.#waiting();
+      if (lines.length === 0) break;
+      this.#blocked = !stream.write(lines);
     }
-    stream?.uncork();
   }
 
   /**
@@ -104,13 +105,14 @@ export class ControlChannel {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#ended = resolve;
     this.#stream = undefined;
-    for (;;) {
-      const message = this.#next();
-      if (message === undefined) break;
-      stream.write(encodeMessage(message));
-    }
+    for (let lines = this.#waiting(); lines.length > 0; lines = this.#waiting()) stream.write(lines);
     stream.end(encodeMessage(last));
     await promise;
+  }
+
+  /** Many lines, one write: each write is a vsock packet. */
+  #waiting(): Uint8Array {
+    return encodeMessages(() => this.#next(), WRITE_BYTES);
   }
 
   #next(): EnclaveMessage | undefined {

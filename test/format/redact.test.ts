@@ -56,6 +56,7 @@ describe("patterns", () => {
     ["an escaped value", ["/é+/"], '{"a":"\\u00e9"}', '{"a":"[redacted]"}'],
     ["a number", ["/\\d{16}/"], '{"card":4111111111111111}', '{"card":"[redacted]"}'],
     ["a key", ["/\\w+@\\w+/"], '{"ann@example":1}', '{"[redacted]":1}'],
+    ["a whole key", ["/^\\w+@\\w+$/"], '{"ann@example":1}', '{"[redacted]":1}'],
     ["across the syntax of JSON", ['/"a":1/'], '{"a":1}', "{[redacted]}"],
     ["nothing: hides nothing", ["/x*/"], "abc", "abc"],
   ])("%s", (_, rules, text, expected) => expect(line(rules, text)).toBe(expected));

@@ -106,6 +106,32 @@ test("a parent that does not read costs a bounded ring, and hears how much it mi
   await finished;
 });
 
+const offer = (sentMs: number): EnclaveMessage => ({ type: "clock", sentMs });
+
+test("what is offered goes ahead of the log, the latest of its kind, once", async () => {
+  const it = rig();
+  it.ring.push(record("waits"));
+  it.channel.offer(offer(1));
+  it.channel.offer(offer(2));
+  await it.channel.open();
+  const heard = await take(parentOf(it), 4);
+  expect(heard.slice(1)).toEqual([expect.objectContaining({ type: "phase" }), offer(2), record("waits")]);
+  it.channel.offer(offer(3));
+  expect(await take(parentOf(it), 1)).toEqual([offer(3)]);
+});
+
+test("what is offered last is told before the end", async () => {
+  const it = rig();
+  await it.channel.open();
+  await take(parentOf(it), 2);
+  it.ring.push(record("last line"));
+  it.channel.offer(offer(4));
+  const finished = it.channel.finish(last);
+  expect(await take(parentOf(it), 3)).toEqual([offer(4), record("last line"), last]);
+  parentOf(it).end();
+  await finished;
+});
+
 test("messages of the parent are obeyed, unknown types ignored", async () => {
   const it = rig();
   await it.channel.open();
