@@ -34,6 +34,7 @@ export class TextStory {
   readonly #phases = new Map<BootPhase, number>();
   #changed = "";
   #isBooting = false;
+  #isMeasured = false;
 
   /** `isQuiet`: lines of the app, errors and ends alone. */
   constructor(io: Io, isQuiet: boolean) {
@@ -61,10 +62,11 @@ export class TextStory {
       case "start":
         this.#phases.clear();
         this.#isBooting = true;
+        this.#isMeasured = false;
         this.#note(`starting an enclave: ${event.reason}`);
         break;
       case "measured":
-        for (const [name, value] of Object.entries(event.measurements)) this.#note(`${name} ${value}`);
+        this.#tellMeasured({ ...event.measurements });
         break;
       case "published":
         for (const port of event.ports) this.#tellPort(port, event.tls ? "https" : "http");
@@ -96,6 +98,13 @@ export class TextStory {
   /** A line of the loop's own. */
   say(text: string): void {
     this.#line(`${this.#paint("cyan", "cloister")}: ${text}`);
+  }
+
+  /** Once a machine: without one they change with every save. */
+  #tellMeasured(measurements: Readonly<Record<string, string>>): void {
+    if (this.#isMeasured) return;
+    this.#isMeasured = true;
+    for (const [name, value] of Object.entries(measurements)) this.#note(`${name} ${value}`);
   }
 
   #tellLog({ source, text, dropped }: Extract<LoopEvent, { type: "log" }>): void {

@@ -105,16 +105,21 @@ export class Gateway implements Disposable {
     const begin = performance.now();
     for (;;) {
       limit.throwIfAborted();
+      // In the enclave it would wait for the next generation.
+      if (this.#state === "down") throw refused(port);
       try {
         return await connect(port);
       } catch (error) {
         const isLate = this.#state === "serving" && performance.now() - begin > REFUSAL_LIMIT_MS;
-        if ((error as NodeJS.ErrnoException).code !== "ECONNRESET" || this.#state === "down" || isLate)
-          throw error;
+        if ((error as NodeJS.ErrnoException).code !== "ECONNRESET" || isLate) throw error;
       }
       await Promise.race([this.#changed.promise, sleep(RETRY_MS, undefined, { ref: false })]);
     }
   }
+}
+
+function refused(port: number): Error {
+  return Object.assign(new Error(`vsock port ${port}: no app runs`), { code: "ECONNRESET" });
 }
 
 async function openPort(

@@ -15,7 +15,7 @@ import { isDebugMode } from "../mode.ts";
 import { openModule, readPcr0 } from "../nsm.ts";
 import { type AppHost, runApp } from "../run.ts";
 import { Handover, shareTcpPorts } from "./handover.ts";
-import { CHANNEL, type FromGeneration, type ToGeneration } from "./message.ts";
+import { CHANNEL, type FromGeneration, SOCKETS, type ToGeneration } from "./message.ts";
 
 /** An app that listens and goes on loading, for as long as it lives perhaps, serves from then on. */
 const LISTENING_GRACE_MS = 1_000;
@@ -27,7 +27,12 @@ let isLoaded = false;
 let isServing = false;
 let ready: readonly number[] | undefined;
 
-const handover = new Handover(ENCLAVE.vsock.listen, () => void sleep(LISTENING_GRACE_MS).then(askForPorts));
+const sockets = new Map(process.argv.slice(2).map((port, index) => [Number(port), SOCKETS + index]));
+const handover = new Handover({
+  listen: ENCLAVE.vsock.listen,
+  sockets,
+  onFirst: () => void sleep(LISTENING_GRACE_MS).then(askForPorts),
+});
 
 createInterface({ input: channel }).on("line", (line) => obey(JSON.parse(line) as ToGeneration));
 // Without PID 1 there is no machine.

@@ -1,9 +1,11 @@
 /** The generations of the app: one serves, one may be loading, one process waits for the next. */
 import type { DevelopmentReport } from "../../format/development.ts";
 import type { FromGeneration } from "./message.ts";
-import { type End, Generation } from "./process.ts";
+import { type BoundSocket, type End, Generation } from "./process.ts";
 
 export interface GenerationsOptions {
+  /** Of the configuration's ports: each generation has them. */
+  readonly sockets: readonly BoundSocket[];
   readonly onReport: (report: DevelopmentReport) => void;
   /** A line for the log. */
   readonly say: (line: string) => void;
@@ -47,7 +49,9 @@ export class Generations {
   }
 
   #start(): Generation {
-    const generation: Generation = new Generation((message) => this.#hear(generation, message));
+    const generation: Generation = new Generation(this.#options.sockets, (message) =>
+      this.#hear(generation, message),
+    );
     void generation.ended.then((end) => this.#forget(generation, end));
     return generation;
   }

@@ -4,8 +4,10 @@
  */
 import * as net from "node:net";
 import { constants } from "node:os";
+import { copyDescriptor } from "../../linux/descriptor.ts";
 import { SystemError } from "../../linux/ffi.ts";
-import { PORT_ANY, type VsockListener } from "../../linux/vsock.ts";
+import { listenStream } from "../../linux/stream.ts";
+import { PORT_ANY, type VsockListener, VsockSocket } from "../../linux/vsock.ts";
 import type { Listen } from "../../runtime/vsock.ts";
 
 interface Entry {
@@ -15,31 +17,40 @@ interface Entry {
   isReferenced: boolean;
 }
 
+export interface HandoverOptions {
+  /** The enclave's vsock. */
+  readonly listen: Listen;
+  /** By port: bound sockets that every generation has. */
+  readonly sockets: ReadonlyMap<number, number>;
+  /** The app listens for the first time. */
+  readonly onFirst: () => void;
+}
+
+/** Connects that arrive while it is full are reset at once (vsock(7)). */
+const BACKLOG = 4096;
+
 export class Handover {
-  readonly #listen: Listen;
-  readonly #onFirst: () => void;
+  readonly #options: HandoverOptions;
   readonly #entries = new Map<number, Entry>();
   #serving = false;
 
-  /** `onFirst`: the app listens for the first time. */
-  constructor(listen: Listen, onFirst: () => void) {
-    this.#listen = listen;
-    this.#onFirst = onFirst;
+  constructor(options: HandoverOptions) {
+    this.#options = options;
   }
 
   /** As the enclave's, but for the time at which connections begin to come. */
   readonly listen: Listen = (options, onConnection) => {
     const { port, onError } = options;
     // Any free port is nobody's yet.
-    if (port === PORT_ANY) return this.#listen(options, onConnection);
+    if (port === PORT_ANY) return this.#options.listen(options, onConnection);
     // The port of another generation is no obstacle; one of this generation is.
     if (this.#entries.has(port))
       throw new SystemError("bind", constants.errno.EADDRINUSE, `vsock port ${port}`);
-    const open = () => this.#listen(options, onConnection);
+    const open = () => this.#open(options, onConnection);
     const entry: Entry = { open, onError, opened: undefined, isReferenced: true };
     if (this.#serving) entry.opened = open();
     this.#entries.set(port, entry);
-    if (this.#entries.size === 1) this.#onFirst();
+    if (this.#entries.size === 1) this.#options.onFirst();
     return this.#listener(port, entry);
   };
 
@@ -54,6 +65,21 @@ export class Handover {
         entry.onError?.(error as Error);
       }
     }
+  }
+
+  #open(...[options, onConnection]: Parameters<Listen>): VsockListener {
+    const { port, backlog = BACKLOG, onError } = options;
+    const socket = this.#options.sockets.get(port);
+    if (socket === undefined) return this.#options.listen(options, onConnection);
+    const streams = { backlog, allowHalfOpen: true, ...(onError && { onError }) };
+    // A copy: the app may close its server and listen again.
+    const listener = listenStream(copyDescriptor(socket), streams, VsockSocket, onConnection);
+    return {
+      port,
+      close: (callback) => listener.close(callback),
+      ref: () => listener.ref(),
+      unref: () => listener.unref(),
+    };
   }
 
   /** Let the next generation have the ports. Connections that there are stay. */

@@ -11,6 +11,7 @@ import {
   ReplacementDecoder,
 } from "../../format/development.ts";
 import { uptimeMs } from "../../linux/clock.ts";
+import { bindSocket } from "../../linux/vsock.ts";
 import type { VsockSocket } from "../../runtime/vsock.ts";
 import { type Booted, boot, die, finish, phase } from "../boot.ts";
 import { replaceFiles } from "./files.ts";
@@ -49,6 +50,7 @@ class Development {
   constructor(booted: Booted) {
     this.#booted = booted;
     this.generations = new Generations({
+      sockets: booted.configuration.ports.map((port) => bindSocket({ port })),
       say: (line) => booted.housekeeper.say(line),
       onReport: (report) => this.#report(report),
     });

@@ -6,6 +6,12 @@ export const CHANNEL = 3;
 /** Where the packer puts the bundle of generation.ts. */
 export const SCRIPT = "/lib/generation.cjs";
 
+/**
+ * The first of the descriptors that every generation has: one socket for each port of the configuration, bound by PID 1, in
+ * the order of the ports in its arguments. A socket that stays open loses no connection between two generations.
+ */
+export const SOCKETS = 4;
+
 export type ToGeneration =
   /** Load the app. */
   | { readonly type: "begin" }

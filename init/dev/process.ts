@@ -15,6 +15,11 @@ export interface End {
   readonly reason: ExitReason;
 }
 
+export interface BoundSocket {
+  readonly fd: number;
+  readonly port: number;
+}
+
 export class Generation {
   number = 0;
   /** How it ended. Never rejects. */
@@ -29,12 +34,13 @@ export class Generation {
   #inspector = Promise.withResolvers<number>();
   #end: End | undefined;
 
-  /** Starts Node; the app is loaded when it is told to `begin`. */
-  constructor(onMessage: (message: FromGeneration) => void) {
+  /** Starts Node; the app is loaded when it is told to `begin`. `sockets`: of the configuration's ports. */
+  constructor(sockets: readonly BoundSocket[], onMessage: (message: FromGeneration) => void) {
     this.#onMessage = onMessage;
     // Without the option Node writes the inspector's address, which is another one outside, to the app's log.
-    this.#child = spawn(process.execPath, ["--inspect-publish-uid=http", SCRIPT], {
-      stdio: ["ignore", "inherit", "inherit", "pipe"],
+    const words = ["--inspect-publish-uid=http", SCRIPT, ...sockets.map(({ port }) => String(port))];
+    this.#child = spawn(process.execPath, words, {
+      stdio: ["ignore", "inherit", "inherit", "pipe", ...sockets.map(({ fd }) => fd)],
     });
     this.#channel = this.#child.stdio[CHANNEL] as Duplex;
     // EPIPE: it ended meanwhile, which 'exit' tells.
