@@ -4,6 +4,7 @@ import {
   CONTROL_LINE_MAX,
   type EnclaveMessage,
   encodeMessage,
+  encodeMessages,
   LOG_TEXT_MAX,
   MessageDecoder,
   type ParentMessage,
@@ -73,6 +74,17 @@ test("reads back what was written, whole and byte by byte", () => {
   for (const byte of bytes) decoder.push(Uint8Array.of(byte));
   expect(messages).toEqual([...enclaveMessages, ...enclaveMessages]);
   expect(decodeParent(concat(parentMessages.map(encodeMessage)))).toEqual(parentMessages);
+});
+
+test("messages together are the same lines, of about the bytes that are enough", () => {
+  const waiting = [...enclaveMessages, ...enclaveMessages];
+  const next = () => waiting.shift();
+  const first = encodeMessages(next, 100);
+  expect(first.length).toBeGreaterThanOrEqual(100);
+  expect(waiting.length).toBeGreaterThan(enclaveMessages.length);
+  const { decoder, messages } = enclaveDecoder();
+  for (let lines = first; lines.length > 0; lines = encodeMessages(next, 100)) decoder.push(lines);
+  expect(messages).toEqual([...enclaveMessages, ...enclaveMessages]);
 });
 
 test("does not depend on how bytes are cut", () => {
