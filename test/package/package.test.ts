@@ -28,6 +28,7 @@ test("holds what is needed, and is small", () => {
     "LICENSE",
     "README.md",
     "bin",
+    "cloister.schema.json",
     "dist",
     "docs",
     "kernel",
