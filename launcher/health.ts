@@ -126,8 +126,10 @@ export class Health {
     const quietMs = stats === undefined ? 0 : this.#now() - heardAt;
     if (quietMs >= SILENT_MS) return { condition: "silent", forMs: quietMs };
     const stalledMs = stats?.values.stalledMs ?? 0;
-    if (stalledMs >= STALLED_MS) return { condition: "stalled", forMs: stalledMs };
-    return { condition: readyMs === undefined ? "booting" : "ready", forMs: 0 };
+    // The evaluation of a large app blocks its event loop too.
+    const isBooting = readyMs === undefined;
+    if (stalledMs >= (isBooting ? DEAD_MS : STALLED_MS)) return { condition: "stalled", forMs: stalledMs };
+    return { condition: isBooting ? "booting" : "ready", forMs: 0 };
   }
 }
 

@@ -53,9 +53,14 @@ describe("while it runs", () => {
       { alive: true, ready: false, probe: "stalled for 12 s", ps: "stalled 12s" },
     ],
     [
+      "busy with its own modules",
+      [stage, stalled(DEAD_MS - 1)],
+      { alive: true, ready: false, probe: "booting", ps: "running, not ready" },
+    ],
+    [
       "stalled before it was ready",
-      [stage, stalled(STALLED_MS)],
-      { alive: true, ready: false, probe: "stalled for 5 s", ps: "stalled 5s" },
+      [stage, stalled(DEAD_MS)],
+      { alive: false, ready: false, probe: "stalled for 60 s", ps: "stalled 1m0s" },
     ],
     [
       "stalled for good",
