@@ -52,7 +52,7 @@ export async function startBare(options: BareOptions): Promise<BareEnclave> {
   const { project, bundle, onEvent = () => {}, inspect, nsm = {} } = options;
   const publishers: BarePublisher[] = [];
   for (const wanted of options.publish) {
-    const publisher = await publishBare(wanted);
+    const publisher = await publishBare(wanted, project.config.proxyProtocol);
     stack.defer(() => publisher.close());
     publishers.push(publisher);
   }

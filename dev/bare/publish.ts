@@ -1,6 +1,7 @@
 /** Published ports of a bare enclave: TCP ports of this machine relayed to its vsock ports. */
 import { createServer, type Server, type Socket } from "node:net";
 import { CloisterError } from "../../format/errors.ts";
+import { encodeProxyHeader } from "../../format/proxy.ts";
 import type { VsockStream } from "../../launcher/device.ts";
 import type { Publish, Published } from "../../launcher/publish.ts";
 import { relayStreams, reset } from "../../launcher/relay.ts";
@@ -14,15 +15,15 @@ export interface BarePublisher extends Published {
 
 /**
  * Listen. A connection that comes before `start` waits. Rejects with E_PORT_TAKEN or E_PORT_UNUSABLE; E_USAGE for what is
- * no TCP port.
+ * no TCP port. `isExpected`: the app was built to read a PROXY protocol header.
  */
-export async function publishBare(wanted: Publish): Promise<BarePublisher> {
+export async function publishBare(wanted: Publish, isExpected = false): Promise<BarePublisher> {
   if (!("port" in wanted)) {
     const message = `vsock port ${wanted.vsockPort}: got a Unix or systemd socket, expected a TCP port`;
     throw new CloisterError("E_USAGE", message, { fix: "A bare enclave publishes TCP ports." });
   }
-  const { address = "127.0.0.1", vsockPort } = wanted;
-  const publishing = new Publishing(vsockPort);
+  const { address = "127.0.0.1", vsockPort, proxyProtocol = isExpected } = wanted;
+  const publishing = new Publishing(vsockPort, proxyProtocol);
   const port = await listen(publishing.server, address, wanted.port);
   return {
     ...{ address, port, vsockPort },
@@ -34,12 +35,14 @@ export async function publishBare(wanted: Publish): Promise<BarePublisher> {
 class Publishing {
   readonly server: Server;
   readonly #vsockPort: number;
+  readonly #hasHeader: boolean;
   readonly #sockets = new Set<Socket>();
   #connect: ((port: number) => Promise<VsockStream>) | undefined;
   #waiting: Socket[] = [];
 
-  constructor(vsockPort: number) {
+  constructor(vsockPort: number, hasHeader: boolean) {
     this.#vsockPort = vsockPort;
+    this.#hasHeader = hasHeader;
     this.server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) =>
       this.#accept(socket),
     );
@@ -65,13 +68,26 @@ class Publishing {
   }
 
   async #serve(socket: Socket, connect: (port: number) => Promise<VsockStream>): Promise<void> {
+    const header = this.#hasHeader ? headerFor(socket) : undefined;
     try {
-      relayStreams(socket, await connect(this.#vsockPort));
+      const stream = await connect(this.#vsockPort);
+      if (header !== undefined) stream.write(header);
+      relayStreams(socket, stream);
     } catch {
       // ECONNRESET: nothing listens. The client sees its connection reset.
       reset(socket);
     }
   }
+}
+
+/** Who connects; who is gone already has no address. */
+function headerFor({ remoteAddress, remotePort, localAddress, localPort }: Socket): Uint8Array {
+  if (remoteAddress === undefined || remotePort === undefined) return encodeProxyHeader(undefined);
+  if (localAddress === undefined || localPort === undefined) return encodeProxyHeader(undefined);
+  return encodeProxyHeader({
+    source: { address: remoteAddress, port: remotePort },
+    destination: { address: localAddress, port: localPort },
+  });
 }
 
 async function listen(server: Server, address: string, port: number): Promise<number> {

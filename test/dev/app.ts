@@ -41,7 +41,7 @@ const ROUTES = {
   },
   "/throw": () => { throw new Error("boom"); },
   "/env": () => Response.json(process.env),
-  "/say": () => { console.log("still here"); return new Response("said"); },
+  "/say": () => { console.log("still here, with a secret"); return new Response("said"); },
   "/exit": () => process.exit(7),
   "/block": () => { console.log("blocking"); for (;;); },
   "/tcp": () => new Promise((resolve) => {

@@ -54,6 +54,16 @@ test("two have the same ports and nothing in common", async () => {
   expect(one.enclave.pid).not.toBe(two.enclave.pid);
 });
 
+test("an app that was built for it is told who connects", async () => {
+  const source = `import { createServer } from "node:net";
+    createServer((socket) => socket.end(socket.remoteAddress + " " + socket.remotePort)).listen(8080);`;
+  const { enclave } = await run({ "app.ts": source }, { proxyProtocol: true });
+  const socket = connect({ port: enclave.published[0]?.port ?? 0, host: "127.0.0.1" });
+  await once(socket, "connect");
+  const { localPort } = socket;
+  expect(await text(socket)).toBe(`127.0.0.1 ${localPort}`);
+});
+
 test("a port that is taken is known before anything runs", async () => {
   const { enclave } = await run();
   const port = enclave.published[0]?.port ?? 0;

@@ -93,8 +93,8 @@ function close(server: Server, callback: (() => void) | undefined): void {
 function asVsock(socket: Socket, port: number): VsockSocket {
   // remotePort is an accessor of the prototype.
   Object.defineProperties(socket, {
-    remoteCid: { value: CID_PARENT, enumerable: true },
-    remotePort: { value: port, enumerable: true },
+    remoteCid: { value: CID_PARENT, enumerable: true, configurable: true },
+    remotePort: { value: port, enumerable: true, configurable: true },
   });
   return socket as VsockSocket;
 }
