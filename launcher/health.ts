@@ -51,6 +51,8 @@ interface Boot extends BootTimes {
   readonly phases: Map<BootPhase, number>;
   readyMs: number | undefined;
   stats: { readonly values: EnclaveStats; readonly at: number } | undefined;
+  /** As it was told last. */
+  stalledMs: number;
   heardAt: number;
 }
 
@@ -59,6 +61,7 @@ const newBoot = (): Boot => ({
   phases: new Map(),
   readyMs: undefined,
   stats: undefined,
+  stalledMs: 0,
   heardAt: 0,
 });
 
@@ -91,6 +94,8 @@ export class Health {
         break;
       case "ready":
         this.#boot.readyMs = event.elapsedMs;
+        // The app's own thread says so: its event loop turns.
+        this.#boot.stalledMs = 0;
         this.#hear();
         break;
       case "log":
@@ -99,6 +104,7 @@ export class Health {
       case "stats":
         this.#hear();
         this.#boot.stats = { values: event.stats, at: this.#boot.heardAt };
+        this.#boot.stalledMs = event.stats.stalledMs;
     }
   }
 
@@ -121,11 +127,10 @@ export class Health {
   #judge(): { readonly condition: Condition; readonly forMs: number } {
     const state = this.#state();
     if (state !== "running") return { condition: state, forMs: 0 };
-    const { stats, heardAt, readyMs } = this.#boot;
+    const { stats, stalledMs, heardAt, readyMs } = this.#boot;
     // An image of other tools, or of a release that told nothing, is never silent.
     const quietMs = stats === undefined ? 0 : this.#now() - heardAt;
     if (quietMs >= SILENT_MS) return { condition: "silent", forMs: quietMs };
-    const stalledMs = stats?.values.stalledMs ?? 0;
     // The evaluation of a large app blocks its event loop too.
     const isBooting = readyMs === undefined;
     if (stalledMs >= (isBooting ? DEAD_MS : STALLED_MS)) return { condition: "stalled", forMs: stalledMs };

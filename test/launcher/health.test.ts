@@ -58,6 +58,11 @@ describe("while it runs", () => {
       { alive: true, ready: false, probe: "booting", ps: "running, not ready" },
     ],
     [
+      "ready right after that",
+      [stage, stalled(12_000), ready],
+      { alive: true, ready: true, probe: "ready", ps: "running" },
+    ],
+    [
       "stalled before it was ready",
       [stage, stalled(DEAD_MS)],
       { alive: false, ready: false, probe: "stalled for 60 s", ps: "stalled 1m0s" },
