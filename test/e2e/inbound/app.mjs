@@ -9,7 +9,7 @@ import { WebSocketServer } from "ws";
 import { certificate, key } from "../../runtime/certificate.ts";
 import { Echo, grpc } from "./service.ts";
 
-const counts = { sent: 0, resets: 0, ends: 0 };
+const counts = { sent: 0, closes: 0 };
 
 const app = express();
 app.use(express.json());
@@ -63,7 +63,7 @@ await new Promise((resolve, reject) =>
 /** By its first byte: `S` sends without end, `D` is deaf, `B` breaks off, `E` echoes. */
 net
   .createServer({ allowHalfOpen: true }, (socket) => {
-    socket.on("error", () => counts.resets++).on("end", () => counts.ends++);
+    socket.on("error", () => {}).on("close", () => counts.closes++);
     socket.once("readable", () => {
       const first = String(socket.read(1));
       if (first === "E") socket.pipe(socket);
