@@ -3,9 +3,12 @@
  * and how many records a second reach the parent; with rules of `redact` too. `node bench/logs.ts [--rounds N] [--flood
  * LINES]`; a flood of lines of a kilobyte goes to a parent that does not read. A table on stderr, one JSON value on stdout.
  */
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import { get, type IncomingMessage } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { json } from "node:stream/consumers";
 import { parseArgs } from "node:util";
 import { createEmulatedDevice } from "../emulator/index.ts";
 import { PORT_CONTROL } from "../format/abi.ts";
@@ -111,10 +114,9 @@ async function flood(lines: number) {
   return await withApp([], async (url, watch) => {
     const settled = watch.expect(lines);
     watch.control?.pause();
-    const { ms, rss } = (await (await fetch(`${url}/flood?lines=${lines}`)).json()) as {
-      ms: number;
-      rss: number;
-    };
+    // No fetch, which gives up on an answer after five minutes.
+    const [response] = (await once(get(`${url}/flood?lines=${lines}`), "response")) as [IncomingMessage];
+    const { ms, rss } = (await json(response)) as { ms: number; rss: number };
     watch.control?.resume();
     await settled;
     const { received, dropped } = watch;
