@@ -9,7 +9,7 @@ import { closeDescriptor, limitPipe, makePipe, O_CLOEXEC, O_NONBLOCK } from "../
 /** One page, the least that a pipe has (fcntl(2), F_SETPIPE_SZ); a report has some ten thousand bytes. */
 const PIPE_BYTES = 4096;
 
-/** From here on; the descriptor for `hasGivenUp`. In the app's thread. */
+/** From here on; the descriptor for `GivingUp`. In the app's thread. */
 export function awaitGivingUp(): number {
   const { readEnd, writeEnd } = makePipe(O_CLOEXEC | O_NONBLOCK);
   limitPipe(readEnd, PIPE_BYTES);
@@ -26,13 +26,40 @@ export function awaitGivingUp(): number {
   return readEnd;
 }
 
-/** Is Node writing its report? */
-export function hasGivenUp(descriptor: number): boolean {
-  try {
-    return readSync(descriptor, Buffer.alloc(1)) > 0;
-  } catch (error) {
-    // Someone has the other end open and wrote nothing yet.
-    if ((error as NodeJS.ErrnoException).code === "EAGAIN") return true;
-    throw error;
+/** The housekeeping thread's look at it. */
+export class GivingUp {
+  readonly #descriptor: number;
+  readonly #chunk = Buffer.alloc(PIPE_BYTES);
+  /** What is being written is a report that the app asked for: it is read to its end, so that the app goes on. */
+  #isHarmless = false;
+
+  constructor(descriptor: number) {
+    this.#descriptor = descriptor;
+  }
+
+  /**
+   * Has Node given up? `isStalled`: the app's event loop stands still. Before it writes, Node asks the app's workers, and
+   * one that does not answer keeps it from that for good.
+   */
+  check(isStalled: boolean): boolean {
+    for (let size = this.#read(); size !== 0; size = this.#read()) {
+      if (size === undefined) return isStalled && !this.#isHarmless;
+      if (this.#isHarmless) continue;
+      // Node's report.header.trigger (doc/api/report.md); others are an exception, a signal, the API.
+      if (/"trigger":\s*"(FatalError|OOMError)"/.test(this.#chunk.toString("latin1", 0, size))) return true;
+      this.#isHarmless = true;
+    }
+    this.#isHarmless = false;
+    return false;
+  }
+
+  /** 0: nobody writes. Undefined: someone does, and has nothing there yet. */
+  #read(): number | undefined {
+    try {
+      return readSync(this.#descriptor, this.#chunk);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "EAGAIN") return undefined;
+      throw error;
+    }
   }
 }

@@ -14,7 +14,7 @@ import { restartMachine } from "../linux/reboot.ts";
 import { openStream } from "../linux/stream.ts";
 import { connectVsock } from "../linux/vsock.ts";
 import { Tally } from "../runtime/tally.ts";
-import { hasGivenUp } from "./abort.ts";
+import { GivingUp } from "./abort.ts";
 import { ControlChannel } from "./channel.ts";
 import { writeConsole } from "./console.ts";
 import { STATUS_ABORTED } from "./ending.ts";
@@ -41,6 +41,7 @@ const ring = new RecordRing(RING_BYTES);
 const journal = new Journal({ ring, redact: data.redact, onLine: showOnConsole });
 const pulse = new Pulse(data.pulse);
 const stall = new StallWatch(say);
+const givingUp = new GivingUp(data.givingUp);
 const channel = new ControlChannel({
   hello: data.hello,
   ring,
@@ -117,8 +118,7 @@ function stalledMs(): number {
 /** The app's thread: does its event loop turn, has Node given up? */
 function watch(): void {
   if (reporting) return;
-  if (hasGivenUp(data.givingUp)) void end(STATUS_ABORTED, "abort");
-  else stalledMs();
+  if (givingUp.check(stalledMs() > 0)) void end(STATUS_ABORTED, "abort");
 }
 
 function obey(message: ParentMessage): void {
