@@ -5,7 +5,19 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 
-const SCRIPTS = ["build", "boot", "memory", "vsock", "http", "attest", "attested", "launch", "logs", "verify"];
+const SCRIPTS = [
+  "build",
+  "boot",
+  "memory",
+  "vsock",
+  "http",
+  "attest",
+  "attested",
+  "launch",
+  "logs",
+  "dev",
+  "verify",
+];
 
 const results: Record<string, unknown> = {
   machine: { cpus: cpus().length, model: cpus()[0]?.model, node: process.version },

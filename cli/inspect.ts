@@ -1,4 +1,5 @@
 import { isUtf8 } from "node:buffer";
+import { decodeEnclaveJson, ENCLAVE_JSON } from "../format/enclave.ts";
 import { CloisterError } from "../format/errors.ts";
 import { command, type Io } from "./command.ts";
 import { type Contents, filesOf, normal, readContents, type SectionContents } from "./contents.ts";
@@ -85,6 +86,7 @@ function toJson({ path, sizeBytes, eif, measurements, sections }: Contents): obj
     SizeBytes: sizeBytes,
     EifVersion: eif.header.version,
     Arch: eif.header.arch,
+    ...(isDevelopment(sections) && { Development: true }),
     Measurements: measurements,
     Sections: sections.map(({ name, offset, size, sha256, register, text, ramdisk }) => ({
       Type: name,
@@ -103,10 +105,23 @@ function toJson({ path, sizeBytes, eif, measurements, sections }: Contents): obj
   };
 }
 
+/** By the measured configuration; images of other tools have none. */
+function isDevelopment(sections: readonly SectionContents[]): boolean {
+  const configuration = filesOf(sections).get(ENCLAVE_JSON.slice(1))?.data;
+  if (configuration === undefined) return false;
+  try {
+    return decodeEnclaveJson(configuration).dev;
+  } catch {
+    // E_ENCLAVE_JSON: of another release, or damaged.
+    return false;
+  }
+}
+
 function table({ path, eif, sizeBytes, measurements, sections }: Contents): string {
   const { version, arch, defaultMemory, defaultCpus } = eif.header;
   return [
     `${path}  EIF version ${version}, ${arch}, ${sizeBytes} bytes`,
+    ...(isDevelopment(sections) ? ["  built for development by `cloister dev`: verifiers refuse it"] : []),
     `  for ${defaultMemory >> 20n} MiB and ${defaultCpus} CPUs, unless told otherwise`,
     ...(["PCR0", "PCR1", "PCR2"] as const).map((pcr) => `  ${pcr}  ${measurements[pcr]}`),
     ...sections.flatMap(sectionRows),

@@ -99,11 +99,13 @@ function nextSteps({ directory }: Project, manager: Manager, installed: boolean,
   const path = relative(io.directory, directory);
   const run = manager === "bun" ? "bun run" : manager;
   const build = manager === "npm" ? "npm run build" : `${run} build`;
+  const dev = manager === "npm" ? "npm run dev" : `${run} dev`;
   const rows = [
     ...(path === "" ? [] : [[`cd ${path}`, ""]]),
     ...(installed ? [] : [[`${manager} install`, ""]]),
     [`${run} test`, "in plain Node, in a second"],
-    [`${run} start`, "build it and boot it in the emulator: http://127.0.0.1:8080"],
+    [dev, "run it in the emulator, and again at every save"],
+    [`${run} start`, "build it and boot that file: http://127.0.0.1:8080"],
     [build, "app.eif and its measurements"],
   ];
   const lines = rows.map(([command = "", what = ""]) => `  ${command.padEnd(16)} ${what}`.trimEnd());

@@ -2,7 +2,8 @@
 import { existsSync } from "node:fs";
 import { join, resolve, sep } from "node:path";
 import type { Bundle } from "../packer/bundle.ts";
-import { CONFIG_FILES, type Project } from "../packer/project.ts";
+import { CONFIG_FILES } from "../packer/convention.ts";
+import type { Project } from "../packer/project.ts";
 
 /** Packages change by their installer, which writes one of these last. */
 const LOCKS = ["package-lock.json", "pnpm-lock.yaml", "yarn.lock", "bun.lock", "bun.lockb"];

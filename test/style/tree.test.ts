@@ -13,7 +13,10 @@ const files = execFileSync("git", ["ls-files", "--cached", "--others", "--exclud
   .split("\n")
   .filter((file) => file !== "" && existsSync(file));
 const markdown = files.filter((file) => file.endsWith(".md") && !file.startsWith("kernel/x86_64/"));
-const scripts = Object.keys((JSON.parse(readFileSync("package.json", "utf8")) as PackageJson).scripts);
+// Of this repository, and of the projects that `npm create cloister` makes.
+const scripts = ["package.json", "create/templates/fetch/package.json"].flatMap((path) =>
+  Object.keys((JSON.parse(readFileSync(path, "utf8")) as PackageJson).scripts),
+);
 
 interface PackageJson {
   readonly scripts: Readonly<Record<string, string>>;
