@@ -17,6 +17,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { createEmulatedDevice } from "../emulator/index.ts";
 import { encodeOutboundRequest } from "../format/outbound.ts";
+import { DescriptorRelay } from "../launcher/descriptors.ts";
 import type { VsockStream } from "../launcher/device.ts";
 import { EgressProxy } from "../launcher/egress.ts";
 import { launch } from "../launcher/index.ts";
@@ -36,6 +37,7 @@ interface Place {
 /** The proxy on a Unix socket. */
 async function serveProxy({ folder, ports }: Place): Promise<string> {
   const proxy = new EgressProxy({
+    descriptors: new DescriptorRelay(),
     rules: [`${HOST}:*`],
     local: (["http", "bytes"] as const).map((name) => ({
       host: HOST,

@@ -20,17 +20,18 @@ import {
   ENOTFOUND,
   found,
   proxy,
+  RELAYS,
   serve,
   status,
   take,
 } from "./proxy.ts";
 
-describe("a connection", () => {
+describe.each(RELAYS)("a connection by %s", (_, way) => {
   const echo = () => serve((socket) => socket.pipe(socket));
   const local = async () => [{ host: "Echo.test", port: 7, to: await echo() }];
 
   test("carries bytes both ways and passes ends on", async () => {
-    const { ask } = await proxy({ rules: ["echo.test:7"], local: await local() });
+    const { ask } = await proxy({ ...way(), rules: ["echo.test:7"], local: await local() });
     const stream = ask(dialling("echo.test", 7));
     expect(await status(stream)).toBe(0);
     const bytes = Buffer.alloc(3_000_000, "0123456789");
@@ -40,7 +41,11 @@ describe("a connection", () => {
 
   test("a remote that speaks first loses nothing", async () => {
     const to = await serve((socket) => socket.end("220 hello"));
-    const { ask } = await proxy({ rules: ["a.test:25"], local: [{ host: "a.test", port: 25, to }] });
+    const { ask } = await proxy({
+      ...way(),
+      rules: ["a.test:25"],
+      local: [{ host: "a.test", port: 25, to }],
+    });
     const stream = ask(dialling("a.test", 25));
     expect(await status(stream)).toBe(0);
     expect((await buffer(stream)).toString()).toBe("220 hello");
@@ -54,7 +59,11 @@ describe("a connection", () => {
       });
       socket.on("end", () => socket.end(`got ${got}`));
     });
-    const { ask } = await proxy({ rules: ["a.test:25"], local: [{ host: "a.test", port: 25, to }] });
+    const { ask } = await proxy({
+      ...way(),
+      rules: ["a.test:25"],
+      local: [{ host: "a.test", port: 25, to }],
+    });
     const stream = ask(dialling("a.test", 25));
     expect(await status(stream)).toBe(0);
     stream.end("four");
@@ -63,7 +72,11 @@ describe("a connection", () => {
 
   test("a remote's reset breaks the stream", async () => {
     const to = await serve((socket) => socket.once("data", () => socket.resetAndDestroy()));
-    const { ask, broken } = await proxy({ rules: ["a.test:1"], local: [{ host: "a.test", port: 1, to }] });
+    const { ask, broken } = await proxy({
+      ...way(),
+      rules: ["a.test:1"],
+      local: [{ host: "a.test", port: 1, to }],
+    });
     const stream = ask(dialling("a.test", 1));
     expect(await status(stream)).toBe(0);
     stream.resume().write("x");
@@ -73,7 +86,7 @@ describe("a connection", () => {
   test("an enclave that resets breaks the remote's connection", async () => {
     const { promise, resolve } = Promise.withResolvers<Socket>();
     const to = await serve(resolve);
-    const { ask } = await proxy({ rules: ["a.test:1"], local: [{ host: "a.test", port: 1, to }] });
+    const { ask } = await proxy({ ...way(), rules: ["a.test:1"], local: [{ host: "a.test", port: 1, to }] });
     const stream = ask(dialling("a.test", 1));
     expect(await status(stream)).toBe(0);
     const remote = (await promise).resume();
@@ -91,7 +104,7 @@ describe("a connection", () => {
       socket.on("drain", fill);
       fill();
     });
-    const { ask } = await proxy({ rules: ["a.test:1"], local: [{ host: "a.test", port: 1, to }] });
+    const { ask } = await proxy({ ...way(), rules: ["a.test:1"], local: [{ host: "a.test", port: 1, to }] });
     const stream = ask(dialling("a.test", 1));
     expect(await status(stream)).toBe(0);
     stream.pause();
@@ -102,7 +115,7 @@ describe("a connection", () => {
   });
 
   test("its proxy's end resets it", async () => {
-    const { ask, broken, close } = await proxy({ rules: ["echo.test:7"], local: await local() });
+    const { ask, broken, close } = await proxy({ ...way(), rules: ["echo.test:7"], local: await local() });
     const stream = ask(dialling("echo.test", 7));
     expect(await status(stream)).toBe(0);
     close();

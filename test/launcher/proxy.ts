@@ -13,6 +13,12 @@ export const EAI_AGAIN = -3001;
 export const EACCES = -13;
 export const ECONNREFUSED = -111;
 
+/** How connections are relayed: by Node's streams, and by their descriptors where both sides have one. */
+export const RELAYS = [
+  ["streams", () => ({})],
+  ["descriptors", () => ({ descriptors: new DescriptorRelay() })],
+] as const;
+
 const servers: Server[] = [];
 const open = new Set<Socket>();
 afterEach(() => {
@@ -39,7 +45,6 @@ export async function proxy(options: Partial<EgressOptions>) {
   const refusals: string[] = [];
   const carrier = new EgressProxy({
     rules: [],
-    descriptors: new DescriptorRelay(),
     onRefusal: (reason) => refusals.push(reason),
     ...options,
   });
