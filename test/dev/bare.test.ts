@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { text } from "node:stream/consumers";
 import { build } from "esbuild";
 import { describe, expect, onTestFinished, test } from "vitest";
@@ -234,4 +234,30 @@ test("on another system cloister/emulator can be imported, and an enclave run; w
     stdio: ["ignore", "pipe", "inherit"],
   });
   expect(await text(child.stdout)).toBe('{"hello":"world"}\nENOSYS\n');
+});
+
+test("it ends with its parent, even one that is killed", async () => {
+  const { directory, ...made } = makeProject();
+  onTestFinished(() => made[Symbol.dispose]());
+  const load = (path: string) => `await import(${JSON.stringify(join(import.meta.dirname, "../..", path))})`;
+  const source = `
+    const { startBare } = ${load("dev/bare/index.ts")};
+    const { bundleApp } = ${load("packer/bundle.ts")};
+    const { loadProject } = ${load("packer/project.ts")};
+    const project = await loadProject({ directory: ${JSON.stringify(directory)} });
+    const enclave = await startBare({ project, bundle: await bundleApp(project), publish: [] });
+    await enclave.ready;
+    console.log(enclave.pid);`;
+  const parent = spawn(process.execPath, ["--input-type=module", "-e", source], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const [line] = await once(parent.stdout, "data");
+  const pid = Number(line);
+  expect(isRunning(pid)).toBe(true);
+  const [, main = ""] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+  const folder = dirname(main);
+  expect(existsSync(folder)).toBe(true);
+  parent.kill("SIGKILL");
+  await expect.poll(() => isRunning(pid), { timeout: 10_000 }).toBe(false);
+  expect(existsSync(folder)).toBe(false);
 });

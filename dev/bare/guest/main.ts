@@ -2,7 +2,7 @@
  * What runs in place of an enclave: `node main.mjs [HOST:PORT]`. It tells the parent on descriptor 3 what init tells it, in the
  * lines of format/control.ts, and ends when descriptor 4 does: then its parent is gone.
  */
-import { writeSync } from "node:fs";
+import { rmSync, writeSync } from "node:fs";
 import { open as openInspector } from "node:inspector";
 import { Socket } from "node:net";
 import { CID_PARENT, PORT_NSM } from "../../../format/abi.ts";
@@ -54,7 +54,11 @@ function makeBlocking(stream: NodeJS.WriteStream): void {
 
 function followParent(): void {
   const socket = new Socket({ fd: COMMANDS });
-  socket.on("close", () => process.kill(process.pid, "SIGKILL"));
+  socket.on("close", () => {
+    rmSync(folder, { recursive: true, force: true });
+    // The whole group, of which this process is the leader.
+    process.kill(-process.pid, "SIGKILL");
+  });
   // Its end is told by "close".
   socket.on("error", () => {});
   socket.resume();
