@@ -31,7 +31,11 @@ export async function inChild<T>(
   script = ROLES,
 ): Promise<{ result: T; child: ChildProcess }> {
   const child = fork(script, ["--role", role, JSON.stringify(argument)]);
-  const [result] = (await once(child, "message")) as [T];
+  const died = once(child, "exit").then(([code]) => {
+    throw new Error(`${script} ${role} ended before it said anything: ${code}`);
+  });
+  died.catch(() => {});
+  const [result] = (await Promise.race([once(child, "message"), died])) as [T];
   return { result, child };
 }
 
