@@ -90,14 +90,18 @@ export class TextStory {
         this.say(printable(event.reason));
         break;
       case "exit":
-        if (event.report.kind === "crash")
-          this.say(`the enclave crashed\n${printable(event.report.console)}`);
+        if (event.report.kind === "crash") this.#tellCrash(event.report.console);
     }
   }
 
   /** A line of the loop's own. */
   say(text: string): void {
     this.#line(`${this.#paint("cyan", "cloister")}: ${text}`);
+  }
+
+  #tellCrash(console: string): void {
+    const lines = console.trimEnd().split("\n").map(printable);
+    this.say(["the enclave crashed; its console:", ...lines].join("\n  "));
   }
 
   /** Once a machine: without one they change with every save. */
@@ -124,7 +128,7 @@ export class TextStory {
         ? error
         : new CloisterError("E_INTERNAL", inspect(error), { cause: error });
     this.#io.stdout.write(errorText(known, this.#isColored));
-    this.say("waiting for the next save; what ran before runs on");
+    this.say("waiting for the next save");
   }
 
   #tellPort(

@@ -2,8 +2,11 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { PassThrough } from "node:stream";
+import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { filesOf, readContents } from "../../cli/contents.ts";
+import { main } from "../../cli/main.ts";
 import { decodeEnclaveJson } from "../../format/enclave.ts";
 import { bundleApp } from "../../packer/bundle.ts";
 import { buildDevelopment, type DevelopmentImage } from "../../packer/development.ts";
@@ -27,6 +30,15 @@ beforeAll(async () => {
 });
 
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+/** What a verb prints. */
+async function output(words: readonly string[]): Promise<string> {
+  const stdout = new PassThrough();
+  const { signal } = new AbortController();
+  await main(words, { stdout, stderr: process.stderr, env: {}, directory, signal });
+  stdout.end();
+  return await text(stdout);
+}
 
 const files = async (eif: string) => filesOf((await readContents(eif)).sections);
 
@@ -53,6 +65,15 @@ test("no program of a release knows how to replace the app", async () => {
   const programs = ["init", "lib/housekeeping.cjs", "lib/preload.cjs"];
   expect(programs.filter((path) => knows(theirs, path))).toEqual([]);
   expect(knows(await files(development.eifPath), "init")).toBe(true);
+});
+
+test("inspect and describe say so of the file", async () => {
+  const [inspected, described] = await Promise.all(
+    ["inspect", "describe"].map((verb) => output([verb, development.eifPath])),
+  );
+  expect(inspected).toContain("built for development");
+  expect(described).toMatch(/Development\s+true/);
+  expect(await output(["inspect", release.eifPath])).not.toContain("development");
 });
 
 test("has memory for three processes of Node more", () => {
