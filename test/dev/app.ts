@@ -45,7 +45,8 @@ const ROUTES = {
   "/exit": () => process.exit(7),
   "/block": () => { console.log("blocking"); for (;;); },
   "/tcp": () => new Promise((resolve) => {
-    const server = createServer().on("error", (error) => resolve(new Response(error.code))).listen(3000);
+    const listen = () => createServer().on("error", (error) => resolve(new Response(error.code))).listen(3100, "127.0.0.1");
+    listen().once("listening", listen);
   }),
   "/address": () => new Promise((resolve) => {
     const server = createServer().listen(4000, () => {

@@ -137,8 +137,8 @@ describe("its end", () => {
     const { enclave, events } = await run(
       {
         "app.ts": `import { spawn } from "node:child_process";
-        const child = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)"]);
-        child.on("spawn", () => { console.log(child.pid); process.exit(0); });`,
+        const child = spawn(process.execPath, ["-e", "console.log(1); setInterval(() => {}, 1000)"]);
+        child.stdout.once("data", () => { console.log(child.pid); process.exit(0); });`,
       },
       { ports: [] },
     );
