@@ -146,11 +146,13 @@ function expectAll(lines: number, from: number): void {
   const seen = numbers();
   expect(seen).toEqual(seen.toSorted((a, b) => a - b));
   expect(new Set(seen).size).toBe(seen.length);
-  const dropped = records()
-    .slice(from)
-    .reduce((sum, record) => sum + record.dropped, 0);
-  expect(lines - seen.length).toBeLessThanOrEqual(dropped);
-  expect(dropped - (lines - seen.length)).toBeLessThan(10);
+  const since = records().slice(from);
+  // On a machine that does much else, a line may have been withheld for want of time.
+  const withheld = since.filter(({ text }) => text.startsWith("[redacted: the patterns")).length;
+  const dropped = since.reduce((sum, record) => sum + record.dropped, 0);
+  const missing = lines - seen.length - withheld;
+  expect(missing).toBeLessThanOrEqual(dropped);
+  expect(dropped - missing).toBeLessThan(10);
 }
 
 test("a flood to a parent that does not read: the app goes on in bounded memory, and the losses are counted", async () => {
