@@ -46,7 +46,7 @@ const ROUTES = {
   "/block": () => { console.log("blocking"); for (;;); },
   "/tcp": () => new Promise((resolve) => {
     const listen = () => createServer().on("error", (error) => resolve(new Response(error.code))).listen(3100, "127.0.0.1");
-    listen().once("listening", listen);
+    listen().once("listening", () => listen().once("listening", () => resolve(new Response("twice"))));
   }),
   "/address": () => new Promise((resolve) => {
     const server = createServer().listen(4000, () => {
