@@ -64,6 +64,9 @@ test("connections wait for an app that is being replaced, and fail where there i
   const second = ask(gateway);
   gateway.state = "down";
   expect(await second).toBe("ECONNRESET");
+  // The enclave would take it, and leave it to an app that may never come.
+  isThere = true;
+  expect(await ask(gateway)).toBe("ECONNRESET");
 });
 
 test("what is no refusal is not tried again", async () => {

@@ -73,7 +73,7 @@ test("inspect and describe say so of the file", async () => {
   );
   expect(inspected).toContain("built for development");
   expect(described).toMatch(/Development\s+true/);
-  expect(await output(["inspect", release.eifPath])).not.toContain("development");
+  expect(await output(["inspect", release.eifPath])).not.toContain("built for development");
 });
 
 test("has memory for three processes of Node more", () => {
