@@ -37,6 +37,12 @@ export class Pulse {
     let due = uptimeMs();
     const beat = () => {
       const now = uptimeMs();
+      // First, so that a delay which was under way when the reader looked counts in what it sees next.
+      if (this.#slots[SEEN] !== 0) {
+        this.#slots[SEEN] = 0;
+        latest = 0;
+        delays.reset();
+      }
       latest = Math.max(latest, now - due);
       due = now + BEAT_MS;
       const delayMs = (nanoseconds: number) => Math.max(0, nanoseconds / 1e6 - RESOLUTION_MS);
@@ -45,10 +51,6 @@ export class Pulse {
       this.#slots[MAX] = Math.max(latest, delayMs(delays.max));
       this.#slots[HEAP_USED] = getHeapStatistics().used_heap_size;
       this.#slots[BEAT] = now;
-      if (this.#slots[SEEN] === 0) return;
-      this.#slots[SEEN] = 0;
-      latest = 0;
-      delays.reset();
     };
     beat();
     setInterval(beat, BEAT_MS).unref();

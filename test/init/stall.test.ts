@@ -69,6 +69,36 @@ test("a pulse beats, shows a delay once, and keeps no event loop alive", async (
   await ended;
 });
 
+test("a delay that the reader looked into while it lasted is still there when it looks again", async () => {
+  const pulse = new Pulse();
+  const source = `
+    const { parentPort, workerData } = require("node:worker_threads");
+    const looked = new Int32Array(workerData.looked);
+    import(workerData.module).then(({ Pulse }) => {
+      new Pulse(workerData.buffer).start();
+      setTimeout(() => {
+        parentPort.postMessage("blocked");
+        Atomics.wait(looked, 0, 0);
+        for (const end = performance.now() + 400; performance.now() < end; );
+        // Three beats later.
+        setTimeout(() => parentPort.postMessage("free"), 800);
+      }, 300);
+    });`;
+  const module = new URL("../../init/pulse.ts", import.meta.url).href;
+  const looked = new Int32Array(new SharedArrayBuffer(4));
+  const workerData = { module, buffer: pulse.buffer, looked: looked.buffer };
+  const worker = new Worker(source, { eval: true, workerData });
+  const ended = once(worker, "exit");
+  await once(worker, "message");
+  pulse.take();
+  const free = once(worker, "message");
+  Atomics.store(looked, 0, 1);
+  Atomics.notify(looked, 0);
+  await free;
+  expect(pulse.take().max).toBeGreaterThan(100);
+  await ended;
+});
+
 test("vitals are what the parent reads", () => {
   const ring = new RecordRing(10);
   for (const text of ["a", "b"]) ring.push({ type: "log", time: 1, source: "stdout", text });
