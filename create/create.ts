@@ -41,7 +41,7 @@ async function createProject(options: Options, io: Io): Promise<void> {
   const asks = io.isTTY && !options.yes && io.env.CI === undefined;
   const { project, installs } = asks
     ? await ask(options, manager, io)
-    : { project: projectOf(options, io, {}), installs: options.install ?? true };
+    : { project: projectOf(options, manager, io, {}), installs: options.install ?? true };
   scaffold(fileURLToPath(new URL(templatesPath(), import.meta.url)), project);
   io.stdout.write(`Created ${project.directory} from the template ${project.template}.\n`);
   if (installs) install(manager, project.directory);
@@ -60,7 +60,7 @@ async function ask(options: Options, manager: Manager, io: Io) {
   checkDirectory(resolve(io.directory, directory));
   const template = options.template ?? (await questions.askTemplate());
   const installs = options.install ?? (await questions.askInstall(manager));
-  return { project: projectOf(options, io, { directory, name, template }), installs };
+  return { project: projectOf(options, manager, io, { directory, name, template }), installs };
 }
 
 function failureOf(check: () => void): string | undefined {
@@ -75,12 +75,13 @@ function failureOf(check: () => void): string | undefined {
 type Answers = Partial<Pick<Project, "directory" | "name" | "template">>;
 
 /** Answers, else options, else defaults. Throws Failure for a directory whose name is none. */
-function projectOf(options: Options, io: Io, answers: Answers): Project {
+function projectOf(options: Options, manager: Manager, io: Io, answers: Answers): Project {
   const directory = resolve(io.directory, answers.directory ?? options.directory ?? "my-app");
   return {
     directory,
     name: answers.name ?? options.name ?? checkName("the directory's name", basename(directory)),
     template: answers.template ?? options.template ?? "fetch",
+    manager,
     cloister: options.cloister,
   };
 }

@@ -12,21 +12,32 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { dirname, join, relative } from "node:path";
+import { dirname, join } from "node:path";
 import { Failure } from "./failure.ts";
-import type { Template } from "./options.ts";
+import type { Manager, Template } from "./options.ts";
 
 export interface Project {
   /** Absolute. */
   readonly directory: string;
   readonly name: string;
   readonly template: Template;
+  readonly manager: Manager;
   /** What package.json says for `cloister`; undefined: what the template says. */
   readonly cloister: string | undefined;
 }
 
 /** npm leaves files of this name out of packages, or renames them. */
 const GITIGNORE = { stored: "_gitignore", name: ".gitignore" } as const;
+
+/**
+ * What a manager needs to install at all.
+ * pnpm ≥ 10.3 fails while a dependency's install script is neither allowed nor refused: https://pnpm.io/settings/build.
+ * Yarn ≥ 2 would keep the packages in zip files, and Node itself is one of them: https://yarnpkg.com/features/linkers.
+ */
+const MANAGER_FILES: Partial<Record<Manager, { readonly name: string; readonly text: string }>> = {
+  pnpm: { name: "pnpm-workspace.yaml", text: "allowBuilds:\n  esbuild: false\n" },
+  yarn: { name: ".yarnrc.yml", text: "nodeLinker: node-modules\n" },
+};
 
 /** Throws Failure unless the directory is absent, or has nothing in it but an empty repository's .git. */
 export function checkDirectory(directory: string): void {
@@ -100,16 +111,33 @@ function staged(parent: string, files: Files, finish: (staging: string) => void)
 }
 
 function readTemplate(folder: string, project: Project): Files {
-  const paths = readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => relative(folder, join(entry.parentPath, entry.name)));
-  return new Map(
-    paths.sort().map((path) => {
-      const text = readFileSync(join(folder, path), "utf8");
-      if (path === "package.json") return [path, personal(text, project)];
-      return [path === GITIGNORE.stored ? GITIGNORE.name : path, text];
-    }),
+  const files = filesBelow(folder).map((path): [string, string] => {
+    const text = readFileSync(join(folder, path), "utf8");
+    if (path === "package.json") return [path, personal(text, project)];
+    return [path === GITIGNORE.stored ? GITIGNORE.name : path, text];
+  });
+  return new Map([...files, ...managerFiles(project)]);
+}
+
+/** Without `recursive`: `yarn dlx` runs this in a zip, where Dirent has no parentPath. */
+function filesBelow(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) =>
+    entry.isDirectory()
+      ? filesBelow(join(folder, entry.name)).map((path) => join(entry.name, path))
+      : [entry.name],
   );
+}
+
+function managerFiles({ manager, directory }: Project): [string, string][] {
+  const file = MANAGER_FILES[manager];
+  // A member of a pnpm workspace would become one of its own.
+  if (file === undefined || (manager === "pnpm" && isBelow(dirname(directory), file.name))) return [];
+  return [[file.name, file.text]];
+}
+
+function isBelow(directory: string, name: string): boolean {
+  const parent = dirname(directory);
+  return existsSync(join(directory, name)) || (parent !== directory && isBelow(parent, name));
 }
 
 function personal(text: string, { name, cloister }: Project): string {

@@ -18,3 +18,11 @@ test("runs words behind -- on the same Node, and passes its status on", () => {
 test("its death by a signal is told as a shell tells it", () => {
   expect(cloister("node", "--", "-e", "process.kill(process.pid, 'SIGKILL')").status).toBe(137);
 });
+
+test("Yarn's zip files are refused with the line that mends it", () => {
+  // Yarn preloads .pnp.cjs, which sets this: https://yarnpkg.com/advanced/pnpapi
+  const hook = 'Object.defineProperty(process, "versions", { value: { ...process.versions, pnp: "3" } })';
+  const words = ["--import", `data:text/javascript,${encodeURIComponent(hook)}`, CLOISTER, "--help"];
+  const { status, stderr } = spawnSync(process.execPath, words, { encoding: "utf8" });
+  expect([status, stderr.includes("nodeLinker: node-modules")]).toEqual([1, true]);
+});

@@ -80,6 +80,24 @@ test("--name and --cloister go to package.json", async () => {
   expect([name, devDependencies.cloister]).toEqual(["other", "../cloister.tgz"]);
 });
 
+test.each([
+  ["npm", []],
+  ["bun", []],
+  ["pnpm", ["pnpm-workspace.yaml"]],
+  ["yarn", [".yarnrc.yml"]],
+])("%s gets what it needs to install", async (manager, files) => {
+  await call(["app", "--no-install", "--manager", manager]);
+  const template = readdirSync(join(ROOT, "create/templates/fetch")).map((name) => name.replace(/^_/, "."));
+  const written = readdirSync(join(directory, "app"));
+  expect(written.filter((name) => !template.includes(name))).toEqual(files);
+});
+
+test("a member of a pnpm workspace is not made one of its own", async () => {
+  writeFileSync(join(directory, "pnpm-workspace.yaml"), "packages: [apps/*]\n");
+  await call(["apps/app", "--no-install", "--manager", "pnpm"]);
+  expect(readdirSync(join(directory, "apps/app"))).not.toContain("pnpm-workspace.yaml");
+});
+
 describe("an existing directory", () => {
   test("that is empty but for .git is filled, and stays the same one", async () => {
     mkdirSync(join(directory, "app/.git"), { recursive: true });
