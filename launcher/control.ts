@@ -11,6 +11,8 @@ import type { VsockStream } from "./device.ts";
 
 export interface ControlChannel {
   send(message: ParentMessage): void;
+  /** Send, unless the enclave has not read what it was sent before: else it could ask until memory is full. */
+  answer(message: ParentMessage): void;
   /** Settles when no message can come any more. */
   readonly closed: Promise<void>;
   close(): void;
@@ -41,5 +43,8 @@ export function openControl(
   stream.once("end", () => stream.end());
   const { promise: closed, resolve } = Promise.withResolvers<void>();
   stream.once("close", () => resolve());
-  return { send, closed, close: () => stream.destroy() };
+  const answer = (message: ParentMessage) => {
+    if (!stream.writableNeedDrain) send(message);
+  };
+  return { send, answer, closed, close: () => stream.destroy() };
 }

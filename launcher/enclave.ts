@@ -181,7 +181,7 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
         emit(message);
         break;
       case "clock":
-        this.#channel?.send({ type: "time", unixMs: this.#parts.now(), sentMs: message.sentMs });
+        this.#channel?.answer({ type: "time", unixMs: this.#parts.now(), sentMs: message.sentMs });
         break;
       case "exit":
         this.#receiveExit(message);
@@ -204,7 +204,9 @@ export class Enclave implements EnclaveDetails, AsyncDisposable {
   }
 
   #receiveExit({ status, reason, lastWords }: Extract<EnclaveMessage, { type: "exit" }>): void {
-    this.#report ??= { kind: "app", status, reason, lastWords };
+    // Terminated, or told already: each report would take a timer.
+    if (this.#report !== undefined) return;
+    this.#report = { kind: "app", status, reason, lastWords };
     this.#channel?.send({ type: "bye" });
     const timer = setTimeout(() => this.#parts.vm.close(), REBOOT_LIMIT_MS);
     void this.exited.then(() => clearTimeout(timer));

@@ -4,10 +4,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { EIF_LOAD_OFFSET, PORT_CONTROL, PORT_HEARTBEAT } from "../../format/abi.ts";
+import { encodeMessage } from "../../format/control.ts";
 import { encodeEif } from "../../format/eif.ts";
 import { CloisterError } from "../../format/errors.ts";
 import { BUILD_TOOL, encodeMetadata } from "../../format/metadata.ts";
-import { type Enclave, type EnclaveEvent, launch, NE_ERR, NitroError } from "../../launcher/index.ts";
+import {
+  type Enclave,
+  type EnclaveEvent,
+  launch,
+  NE_ERR,
+  NitroError,
+  type VsockStream,
+} from "../../launcher/index.ts";
 import { SystemError } from "../../linux/ffi.ts";
 import { beat, control, type FakeOptions, fakeDevice, type Guest, type Script } from "./fake.ts";
 
@@ -332,6 +340,32 @@ describe("control channel", () => {
     await enclave.terminate();
   });
 
+  test("an enclave that asks and does not read fills no memory of its parent", async () => {
+    const asked = 20_000;
+    const { promise: asker, resolve } = Promise.withResolvers<VsockStream | undefined>();
+    const { enclave } = await start(async (guest) => {
+      await beat(guest);
+      const stream = guest.dial(PORT_CONTROL);
+      stream?.write(Buffer.concat(Array(asked).fill(encodeMessage({ type: "clock", sentMs: 1 }))));
+      stream?.write(encodeMessage(READY));
+      resolve(stream);
+    });
+    await enclave.ready;
+    const stream = await asker;
+    let answers = "";
+    stream?.on("data", (chunk: Buffer) => {
+      answers += chunk;
+    });
+    // One that reads is answered; answers come in order.
+    const askAgain = () => {
+      stream?.write(encodeMessage({ type: "clock", sentMs: 2 }));
+      return answers;
+    };
+    await expect.poll(askAgain).toContain('"sentMs":2');
+    expect(answers.match(/"sentMs":1\b/g)?.length).toBeLessThan(asked / 10);
+    await enclave.terminate();
+  });
+
   test("one at a time: a new one replaces the one before", async () => {
     const { enclave } = await start(async (guest) => {
       await beat(guest);
@@ -364,6 +398,22 @@ describe("the end", () => {
       reason: "exception",
       lastWords: ["Error: x"],
     });
+  });
+
+  test("is reported once: of a flood of reports the first one stands", async () => {
+    let heard = "";
+    const { enclave } = await start(async (guest) => {
+      await beat(guest);
+      const channel = control(guest);
+      channel.stream.on("data", (chunk: Buffer) => {
+        heard += chunk;
+      });
+      channel.say(exit, ...Array(100).fill({ ...exit, status: 4 }), { type: "clock", sentMs: 1 });
+      await channel.hear("time");
+      guest.end();
+    });
+    expect(await enclave.exited).toMatchObject({ status: 3 });
+    expect(heard.match(/bye/g)).toEqual(["bye"]);
   });
 
   test("an enclave that does not restart after its report is terminated, and the report stands", async () => {
