@@ -35,7 +35,7 @@ export function textEvents(stream: NodeJS.WritableStream, verbose: boolean, line
         say(`cloister: ${event.events} log records found no room on the disk here`);
         break;
       case "fault":
-        say(`cloister: control channel: ${event.reason}`);
+        say(`cloister: control channel: ${printable(event.reason)}`);
         break;
       case "egress":
         say(`cloister: ${printable(event.reason)}`);

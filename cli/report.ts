@@ -2,6 +2,7 @@
 import { styleText } from "node:util";
 import { CloisterError, ERRORS, type ErrorCode } from "../format/errors.ts";
 import type { Io } from "./command.ts";
+import { printable } from "./printable.ts";
 
 const EXIT_ERROR = 1;
 const EXIT_USAGE = 2;
@@ -49,13 +50,11 @@ export function errorText(error: CloisterError, colour: boolean): string {
   const paint = (style: "red" | "dim" | "bold", text: string) =>
     colour ? styleText(style, text, { validateStream: false }) : text;
   const lines = [`${paint("red", "error")} ${paint("bold", error.code)}: ${error.message}`];
-  if (error.details !== undefined)
-    lines.push(
-      ...error.details
-        .trimEnd()
-        .split("\n")
-        .map((line) => `  ${line}`),
-    );
+  if (error.details !== undefined) {
+    // What an enclave said last, for one: on a console lines end with CR LF.
+    const details = error.details.trimEnd().split(/\r?\n/);
+    lines.push(...details.map((line) => `  ${printable(line)}`));
+  }
   const cause = causeOf(error.code);
   if (error.fix === undefined && cause !== "") lines.push(paint("dim", `  why: ${cause}`));
   lines.push(`  fix: ${error.fix ?? ERRORS[error.code].fix}`);

@@ -8,6 +8,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { jsonEvents, textEvents } from "../../cli/events.ts";
 import { logLine } from "../../cli/logline.ts";
 import { logs } from "../../cli/logs.ts";
+import { errorText } from "../../cli/report.ts";
+import { CloisterError } from "../../format/errors.ts";
 import { LOG_LEVELS } from "../../format/log.ts";
 import { identify } from "../../launcher/identity.ts";
 import type { LogEvent } from "../../launcher/logs.ts";
@@ -80,6 +82,17 @@ test("while it runs, the app's lines are as it wrote them, and losses are said",
   expect(await shown("text", event({ dropped: 3 }), event({ source: "init", text: "mine" }))).toBe(
     "cloister: 3 log records were dropped here\nhello\ninit: mine\n",
   );
+});
+
+test("what an enclave says drives no terminal: neither as a fault nor as an error's details", async () => {
+  expect(await shown("text", { type: "fault", reason: "got \u001b[2J" })).toBe(
+    "cloister: control channel: got \\x1b[2J\n",
+  );
+  const details = "one\r\n\u001b]0;two\u0007\n";
+  const lines = errorText(new CloisterError("E_ENCLAVE_CRASHED", "app: gone", { details }), false).split(
+    "\n",
+  );
+  expect(lines.slice(1, 3)).toEqual(["  one", "  \\x1b]0;two\\x07"]);
 });
 
 describe("cloister logs", () => {
