@@ -1,7 +1,7 @@
 /**
  * `cloister dev`, with and without a VM: from the start to the first response, and from a save to the first new response,
- * one save at a time and each 3 s after the one before: `node bench/dev.ts [--saves N]`. A table on stderr, one JSON value
- * on stdout.
+ * one save at a time and each 3 s after the one before: `node bench/dev.ts [--saves N] [--mode vm|bare]`. A table on stderr, one
+ * JSON value on stdout.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -68,8 +68,15 @@ async function until(url: string, text: string): Promise<void> {
   }
 }
 
-const { values } = parseArgs({ options: { saves: { type: "string", default: "10" } } });
+const MODES = { vm: [], bare: ["--bare"] };
+
+const { values } = parseArgs({
+  options: { saves: { type: "string", default: "10" }, mode: { type: "string" } },
+});
 const saves = Number(values.saves);
-const rows = [await measure("vm", [], saves), await measure("bare", ["--bare"], saves)];
+const rows = [];
+for (const [mode, words] of Object.entries(MODES)) {
+  if (values.mode === undefined || values.mode === mode) rows.push(await measure(mode, words, saves));
+}
 console.error(table(rows));
 console.log(JSON.stringify({ saves, dev: rows }));

@@ -4,7 +4,7 @@ import { toHex } from "../format/struct.ts";
 import type { VsockStream } from "../launcher/device.ts";
 import type { LocalEgress } from "../launcher/egress.ts";
 import type { Backend, BackendEvents, Build, Outcome } from "./backend.ts";
-import { type BareEnclave, startBare } from "./bare/index.ts";
+import { type BareEnclave, type Standby, startBare, startStandby } from "./bare/index.ts";
 
 /** What an app that is replaced may take to end its work. */
 const STOP_DEADLINE_MS = 5_000;
@@ -19,22 +19,36 @@ export class PlainBackend implements Backend {
   readonly #options: PlainOptions;
   #serving: BareEnclave | undefined;
   #loading: BareEnclave | undefined;
+  /** Waits for the next build. */
+  #standby: Promise<Standby | undefined>;
   #run = 0;
 
   constructor(options: PlainOptions) {
     this.#options = options;
+    this.#standby = prepare();
   }
 
-  async run({ project, bundle }: Build): Promise<Outcome> {
+  async run(build: Build): Promise<Outcome> {
     const run = ++this.#run;
-    const { local = [], inspect, onEvent, onMeasured } = this.#options;
     await this.#loading?.terminate();
     // The inspector's port is the process's that serves.
-    if (inspect !== undefined) await this.#retire();
+    if (this.#options.inspect !== undefined) await this.#retire();
     if (run !== this.#run) return { kind: "superseded" };
+    try {
+      return await this.#start(build, run);
+    } finally {
+      // While it loads, another Node that starts would only slow it down.
+      if (run === this.#run) this.#standby = prepare();
+    }
+  }
+
+  async #start({ project, bundle }: Build, run: number): Promise<Outcome> {
+    const { local = [], inspect, onEvent, onMeasured } = this.#options;
+    const standby = await this.#take();
     const enclave = await startBare({
       ...{ project, bundle, publish: [], egress: { local }, onEvent },
       ...(inspect !== undefined && { inspect }),
+      ...(standby !== undefined && { standby }),
     });
     if (run !== this.#run) {
       await enclave.terminate();
@@ -44,6 +58,16 @@ export class PlainBackend implements Backend {
     const { pcr0, pcr1, pcr2 } = enclave.measurements;
     onMeasured({ PCR0: toHex(pcr0), PCR1: toHex(pcr1), PCR2: toHex(pcr2) });
     return await this.#settle(enclave, run);
+  }
+
+  /** Undefined where there is none, or none that lives. */
+  async #take(): Promise<Standby | undefined> {
+    const taken = this.#standby;
+    this.#standby = Promise.resolve(undefined);
+    const standby = await taken;
+    if (standby?.isAlive === true) return standby;
+    standby?.[Symbol.dispose]();
+    return undefined;
   }
 
   async #settle(enclave: BareEnclave, run: number): Promise<Outcome> {
@@ -79,7 +103,18 @@ export class PlainBackend implements Backend {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#run++;
+    const standby = await this.#take();
+    standby?.[Symbol.dispose]();
     await Promise.all([this.#loading?.terminate(), this.#retire()]);
+  }
+}
+
+/** Never rejects: what is wrong is told by the start that goes without. */
+async function prepare(): Promise<Standby | undefined> {
+  try {
+    return await startStandby();
+  } catch {
+    return undefined;
   }
 }
 

@@ -20,7 +20,7 @@ export interface BareParts {
   /** What its documents attest. */
   readonly measurements: Measurements;
   readonly attestationRoot: () => Promise<Uint8Array>;
-  readonly process: Pick<BareProcessOptions, "folder" | "inspect" | "redact">;
+  readonly process: Pick<BareProcessOptions, "standby" | "inspect" | "redact">;
   readonly vsock: BareParentVsock;
   readonly publishers: readonly BarePublisher[];
   readonly emit: (event: EnclaveEvent) => void;

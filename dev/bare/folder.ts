@@ -20,16 +20,14 @@ export interface Contents {
   readonly archives: readonly Uint8Array[];
   /** Where the modules in its source maps lie. */
   readonly sources: string;
-  readonly programs: Programs;
 }
 
-/** Throws Node's file system errors, with nothing left behind. */
-export function makeFolder({ archives, sources, programs }: Contents): Folder {
+/** Without an app. Throws Node's file system errors, with nothing left behind. */
+export function makeFolder(programs: Programs): Folder {
   const path = mkdtempSync(join(realpathSync(tmpdir()), "cloister-"));
   const remove = () => rmSync(path, { recursive: true, force: true });
   try {
     for (const name of ["root", "tmp"]) mkdirSync(join(path, name));
-    for (const archive of archives) unpack(archive, path, sources);
     writeFileSync(mainFile(path), programs.main);
     writeFileSync(preloadFile(path), programs.preload);
   } catch (error) {
@@ -37,6 +35,11 @@ export function makeFolder({ archives, sources, programs }: Contents): Folder {
     throw error;
   }
   return { path, [Symbol.dispose]: remove };
+}
+
+/** Throws Node's file system errors. */
+export function placeApp(folder: string, { archives, sources }: Contents): void {
+  for (const archive of archives) unpack(archive, folder, sources);
 }
 
 /** A socket of the parent that the enclave connects to. */

@@ -18,12 +18,12 @@ import { encodeApp } from "../../packer/app.ts";
 import type { Bundle } from "../../packer/bundle.ts";
 import type { Project } from "../../packer/project.ts";
 import { BareEnclave } from "./enclave.ts";
-import { makeFolder } from "./folder.ts";
-import { loadPrograms } from "./program.ts";
+import { placeApp } from "./folder.ts";
 import { type BarePublisher, publishBare } from "./publish.ts";
+import { type Standby, startStandby } from "./standby.ts";
 import { BareParentVsock } from "./vsock.ts";
 
-export { BareEnclave };
+export { BareEnclave, type Standby, startStandby };
 
 export interface BareOptions {
   readonly project: Project;
@@ -38,6 +38,8 @@ export interface BareOptions {
   readonly nsm?: NsmOptions;
   /** Unix milliseconds, for attestation documents. Default: this machine's clock. */
   readonly now?: () => number;
+  /** Runs it, and ends with it, or with a start that fails. Default: a process that is started now. */
+  readonly standby?: Standby;
   /** Whether a connection of the enclave to this port of its parent is served; for tests. Default: yes. */
   readonly admit?: (port: number, stream: VsockStream) => boolean;
 }
@@ -49,6 +51,7 @@ export interface BareOptions {
 export async function startBare(options: BareOptions): Promise<BareEnclave> {
   const begin = performance.now();
   await using stack = new AsyncDisposableStack();
+  const standby = stack.use(options.standby ?? (await startStandby()));
   const { project, bundle, onEvent = () => {}, inspect, nsm = {} } = options;
   const publishers: BarePublisher[] = [];
   for (const wanted of options.publish) {
@@ -57,9 +60,8 @@ export async function startBare(options: BareOptions): Promise<BareEnclave> {
     publishers.push(publisher);
   }
   const archives = encodeApp(project, bundle);
-  const programs = await loadPrograms();
-  const folder = stack.use(makeFolder({ archives, programs, sources: project.directory }));
-  const vsock = stack.use(new BareParentVsock(folder.path, CID_FIRST_ENCLAVE));
+  placeApp(standby.folder, { archives, sources: project.directory });
+  const vsock = stack.use(new BareParentVsock(standby.folder, CID_FIRST_ENCLAVE));
   const measurements = measure(archives);
   const authority = new SigningAuthority(nsm.root, nsm.now ?? options.now);
   serveModule({ vsock, measurements, authority, options });
@@ -69,7 +71,7 @@ export async function startBare(options: BareOptions): Promise<BareEnclave> {
     name: project.name,
     measurements,
     attestationRoot: async () => (await authority.root()).certificate,
-    process: { folder: folder.path, inspect, redact: project.config.redact },
+    process: { standby, inspect, redact: project.config.redact },
     vsock,
     publishers,
     emit: onEvent,

@@ -1,6 +1,5 @@
 /** The process that runs in place of an enclave, and what a parent hears of it. */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
+import type { ChildProcess } from "node:child_process";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type EnclaveMessage, MessageDecoder, readEnclaveMessage } from "../../format/control.ts";
@@ -8,8 +7,8 @@ import { CloisterError } from "../../format/errors.ts";
 import { Journal } from "../../init/journal.ts";
 import { type LogRecord, RecordRing } from "../../init/records.ts";
 import type { ExitReport } from "../../launcher/event.ts";
-import { mainFile } from "./folder.ts";
-import { COMMANDS, TELLS } from "./order.ts";
+import { TELLS } from "./order.ts";
+import { killGroup, type Standby } from "./standby.ts";
 
 /** What an ended process said last may still be on its way, milliseconds. A child of its own may keep the pipes open. */
 const DRAIN_LIMIT_MS = 1_000;
@@ -20,7 +19,8 @@ const STATUS_ABORTED = 134;
 const RING_BYTES = 2 ** 20;
 
 export interface BareProcessOptions {
-  readonly folder: string;
+  /** Its app lies in its folder. */
+  readonly standby: Standby;
   /** HOST:PORT for Node's inspector. */
   readonly inspect: string | undefined;
   /** Rules of format/redact.ts. */
@@ -35,6 +35,7 @@ export class BareProcess {
   /** How it ended. Never rejects. */
   readonly exited: Promise<ExitReport>;
   readonly #options: BareProcessOptions;
+  readonly #standby: Standby;
   readonly #child: ChildProcess;
   readonly #journal: Journal;
   #report: ExitReport | undefined;
@@ -47,10 +48,13 @@ export class BareProcess {
       if (record !== undefined) options.onLog(record);
     };
     this.#journal = new Journal({ ring, redact: options.redact, onLine });
-    this.#child = start(options);
+    this.#standby = options.standby;
+    this.#child = options.standby.child;
     for (const source of ["stdout", "stderr"] as const) this.#follow(source);
     this.#hear();
     this.exited = this.#watch();
+    const { standby, inspect } = options;
+    standby.begin(inspect === undefined ? {} : { inspect });
   }
 
   /** Undefined where it could not be started. */
@@ -75,7 +79,7 @@ export class BareProcess {
   }
 
   #end(report: ExitReport): void {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    if (!this.#standby.isAlive) return;
     this.#report ??= report;
     killGroup(this.#child);
   }
@@ -113,11 +117,9 @@ export class BareProcess {
   }
 
   async #watch(): Promise<ExitReport> {
-    const closed = once(this.#child, "close");
-    // A process that cannot be started has neither.
-    closed.catch(() => {});
+    const { exited, closed } = this.#standby;
     try {
-      await once(this.#child, "exit");
+      await exited;
     } catch (error) {
       return { kind: "crash", console: (error as Error).message };
     }
@@ -135,25 +137,5 @@ export class BareProcess {
       return { kind: "app", status: STATUS_ABORTED, reason: "abort", lastWords: [] };
     const end = signalCode === null ? `status ${exitCode}` : signalCode;
     return { kind: "crash", console: [...this.#lastWords, `the process ended: ${end}`].join("\n") };
-  }
-}
-
-function start({ folder, inspect }: BareProcessOptions): ChildProcess {
-  const stdio: ("ignore" | "pipe")[] = ["ignore", "pipe", "pipe"];
-  stdio[TELLS] = "pipe";
-  stdio[COMMANDS] = "pipe";
-  const args = inspect === undefined ? [] : [inspect];
-  // A group of its own: a terminal's Ctrl-C is for the parent, and the whole group can be ended.
-  return spawn(process.execPath, [mainFile(folder), ...args], { stdio, env: {}, detached: true });
-}
-
-function killGroup({ pid }: ChildProcess): void {
-  if (pid === undefined) return;
-  try {
-    process.kill(-pid, "SIGKILL");
-  } catch (error) {
-    // ESRCH: nobody is left in it. EPERM, on macOS: those that are left are dying.
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== "ESRCH" && code !== "EPERM") throw error;
   }
 }

@@ -14,6 +14,7 @@ import { ENCLAVE } from "../enclave.ts";
 import { isDebugMode } from "../mode.ts";
 import { openModule, readPcr0 } from "../nsm.ts";
 import { type AppHost, runApp } from "../run.ts";
+import { warmUp } from "../warm.ts";
 import { Handover, shareTcpPorts } from "./handover.ts";
 import { CHANNEL, type FromGeneration, SOCKETS, type ToGeneration } from "./message.ts";
 
@@ -100,12 +101,6 @@ async function main(): Promise<void> {
   shareTcpPorts();
   await runApp({ configuration: readConfiguration(), debug, nsm, machine }, host);
   askForPorts();
-}
-
-/** What nearly every app needs and Node loads when it is first asked for: here it costs nobody time. */
-function warmUp(): void {
-  void globalThis.Request;
-  process.getBuiltinModule("node:http");
 }
 
 void main();

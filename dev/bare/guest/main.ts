@@ -1,38 +1,44 @@
 /**
- * What runs in place of an enclave: `node main.mjs [HOST:PORT]`. It tells the parent on descriptor 3 what init tells it, in the
- * lines of format/control.ts, and ends when descriptor 4 does: then its parent is gone.
+ * What runs in place of an enclave: `node main.mjs`. It is started before there is an app, and runs it when descriptor 4 says
+ * so. It tells the parent on descriptor 3 what init tells it, in the lines of format/control.ts, and ends when descriptor 4
+ * does: then its parent is gone.
  */
 import { rmSync, writeSync } from "node:fs";
 import { open as openInspector } from "node:inspector";
 import { Socket } from "node:net";
+import { createInterface } from "node:readline";
 import { CID_PARENT, PORT_NSM } from "../../../format/abi.ts";
 import { type EnclaveMessage, encodeMessage } from "../../../format/control.ts";
 import { runApp } from "../../../init/run.ts";
+import { warmUp } from "../../../init/warm.ts";
 import { EmulatedModule } from "../../../runtime/module.ts";
-import { COMMANDS, TELLS } from "../order.ts";
+import { COMMANDS, type Order, TELLS } from "../order.ts";
 import { readConfiguration } from "./configuration.ts";
 import { bareMachine } from "./machine.ts";
 
 /** It is packed into one file, which lies there. */
 const folder = import.meta.dirname;
-const [, , inspect] = process.argv;
 
 /** Node's own; `runApp` has it end the enclave. */
 const { reallyExit } = process as unknown as { reallyExit(code: number): never };
 
 async function main(): Promise<void> {
-  followParent();
+  const ordered = followParent();
   for (const stream of [process.stdout, process.stderr]) makeBlocking(stream);
-  if (inspect !== undefined) listenForDebugger(inspect);
-  const configuration = readConfiguration(folder);
   const machine = bareMachine(folder);
   const nsm = new EmulatedModule(() => machine.vsock.connect({ cid: CID_PARENT, port: PORT_NSM }));
-  tell({ type: "phase", phase: "app", uptimeMs: performance.now() });
+  warmUp();
+  const { inspect } = await ordered;
+  const begin = performance.now();
+  const uptimeMs = () => performance.now() - begin;
+  if (inspect !== undefined) listenForDebugger(inspect);
+  const configuration = readConfiguration(folder);
+  tell({ type: "phase", phase: "app", uptimeMs: uptimeMs() });
   await runApp(
     { configuration, debug: false, nsm, machine },
     {
       say: (text) => tell({ type: "log", time: Date.now(), source: "init", text }),
-      onReady: (ports) => tell({ type: "ready", uptimeMs: performance.now(), ports }),
+      onReady: (ports) => tell({ type: "ready", uptimeMs: uptimeMs(), ports }),
       finish(status, reason) {
         // The parent has heard standard error too, and adds the last words.
         tell({ type: "exit", status, reason, lastWords: [] });
@@ -52,7 +58,9 @@ function makeBlocking(stream: NodeJS.WriteStream): void {
   (stream as { _handle?: { setBlocking?(on: boolean): void } })._handle?.setBlocking?.(true);
 }
 
-function followParent(): void {
+/** Its order. A parent that goes first is the end. */
+function followParent(): Promise<Order> {
+  const { promise, resolve } = Promise.withResolvers<Order>();
   const socket = new Socket({ fd: COMMANDS });
   socket.on("close", () => {
     rmSync(folder, { recursive: true, force: true });
@@ -61,8 +69,12 @@ function followParent(): void {
   });
   // Its end is told by "close".
   socket.on("error", () => {});
-  socket.resume();
-  socket.unref();
+  createInterface({ input: socket }).once("line", (line) => {
+    // From here on the app lives by what it does itself.
+    socket.unref();
+    resolve(JSON.parse(line) as Order);
+  });
+  return promise;
 }
 
 /** `HOST:PORT`. Node says on standard error where to connect to. */
