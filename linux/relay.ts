@@ -5,19 +5,16 @@
  * Edge-triggered: a peer that hangs up tells so once, also while nobody wants its bytes; level-triggered it would be told
  * again and again, or not at all.
  */
-import { constants } from "node:os";
-import { VSOCK_WRITE_MAX } from "../format/abi.ts";
 import { closeDescriptor } from "./descriptor.ts";
 import { type Watcher, watchReadable } from "./event.ts";
 import { isPeerGone } from "./exchange.ts";
-import { bind, check, errno } from "./ffi.ts";
+import { bind, check } from "./ffi.ts";
+import { Flow, OUTCOME, type Tally } from "./flow.ts";
 
 const libc = bind({
   epoll_create1: { arguments: ["i32"], return: "i32" },
   epoll_ctl: { arguments: ["i32", "i32", "i32", "buffer"], return: "i32" },
   epoll_wait: { arguments: ["i32", "buffer", "i32", "i32"], return: "i32" },
-  recv: { arguments: ["i32", "buffer", "u64", "i32"], return: "i64" },
-  send: { arguments: ["i32", "buffer", "u64", "i32"], return: "i64" },
   shutdown: { arguments: ["i32", "i32"], return: "i32" },
   setsockopt: { arguments: ["i32", "i32", "i32", "buffer", "u32"], return: "i32" },
 });
@@ -42,54 +39,41 @@ const BATCH = 512;
 /** Rounds until the rest of this process has a turn. */
 const ROUNDS = 16;
 
-const MSG_DONTWAIT = 0x40;
-const MSG_NOSIGNAL = 0x4000;
 const SHUT_WR = 1;
 const SOL_SOCKET = 1;
 const SO_LINGER = 13;
 /** struct linger { int l_onoff; int l_linger }: close(2) of a TCP socket resets. */
 const ABORTIVE = new Int32Array([1, 0]);
 
-/** Bytes of one read: of larger ones the processor's cache keeps less. Whole pieces of VSOCK_WRITE_MAX. */
-const READ_MAX = 4 * VSOCK_WRITE_MAX;
-const READ_MAX_LONG = BigInt(READ_MAX);
-
-const { EAGAIN, EPIPE } = constants.errno;
-
 /** A socket, and the flow of bytes from it to its peer. */
 interface End {
   readonly fd: number;
-  readonly isClient: boolean;
+  readonly flow: Flow;
   peer: End | undefined;
   /** Bytes may wait to be read. */
   isReadable: boolean;
   /** An end follows the bytes that wait. */
   isEnding: boolean;
-  /** Read, and not yet taken by the peer, whose buffer is full. */
-  pending: Uint8Array | undefined;
-  /** There was an end, behind `pending`. */
-  hasEnded: boolean;
+  /** The peer's buffer is full: its room is waited for. */
+  isBlocked: boolean;
   /** The flow is over: the end was passed on, or the peer takes no more. */
   isOver: boolean;
   isQueued: boolean;
 }
 
-function makeEnd(fd: number, isClient: boolean, pending?: Uint8Array): End {
+function makeEnd(fd: number, flow: Flow): End {
   return {
     fd,
-    isClient,
+    flow,
     peer: undefined,
     isReadable: false,
     isEnding: false,
-    pending,
-    hasEnded: false,
+    isBlocked: false,
     isOver: false,
     isQueued: false,
   };
 }
 
-/** All relays of a thread take turns with them. */
-const buffer = Buffer.allocUnsafeSlow(READ_MAX);
 const events = new DataView(new ArrayBuffer(EVENT_BYTES * BATCH));
 const interest = new DataView(new ArrayBuffer(EVENT_BYTES));
 
@@ -104,8 +88,8 @@ export class Relay {
   #closing: number[] = [];
   #isScheduled = false;
   #isOpen = true;
-  #bytesIn = 0;
-  #bytesOut = 0;
+  readonly #in: Tally = { bytes: 0 };
+  readonly #out: Tally = { bytes: 0 };
 
   /** Throws SystemError EMFILE. */
   constructor() {
@@ -116,12 +100,12 @@ export class Relay {
 
   /** What enclaves were sent so far, bytes. */
   get bytesIn(): number {
-    return this.#bytesIn;
+    return this.#in.bytes;
   }
 
   /** What enclaves sent so far, bytes. */
   get bytesOut(): number {
-    return this.#bytesOut;
+    return this.#out.bytes;
   }
 
   /** Pairs that are open. */
@@ -135,8 +119,8 @@ export class Relay {
    * many epoll watches), with both sockets still the caller's, to be closed.
    */
   join(client: number, enclave: number, head?: Uint8Array): void {
-    const one = makeEnd(client, true, head);
-    const other = makeEnd(enclave, false);
+    const one = makeEnd(client, new Flow(client, enclave, this.#in, head));
+    const other = makeEnd(enclave, new Flow(enclave, client, this.#out));
     one.peer = other;
     other.peer = one;
     this.#watch(EPOLL_CTL_ADD, client, LISTENING);
@@ -212,9 +196,9 @@ export class Relay {
     if (mask & (EPOLLIN | EPOLLHUP | EPOLLRDHUP)) {
       end.isReadable = true;
       if (mask & (EPOLLHUP | EPOLLRDHUP)) end.isEnding = true;
-      this.#enqueue(end);
+      if (!end.isBlocked) this.#enqueue(end);
     }
-    if (mask & EPOLLOUT && peer.pending !== undefined) this.#enqueue(peer);
+    if (mask & EPOLLOUT && peer.isBlocked) this.#enqueue(peer);
   }
 
   /** One read at most, and what it brings written. */
@@ -227,63 +211,19 @@ export class Relay {
       if (isPeerGone(end.fd)) this.#end(end, false);
       return;
     }
-    const { pending } = end;
-    if (pending !== undefined) {
-      end.pending = undefined;
-      if (!this.#write(end, peer, pending)) return;
-      this.#watch(EPOLL_CTL_MOD, peer.fd, LISTENING);
-    }
-    if (end.isReadable && !end.hasEnded) this.#read(end, peer);
-    if (end.hasEnded && end.pending === undefined && !end.isOver) this.#passEnd(end, peer);
-    else if (end.isReadable && end.pending === undefined && !end.isOver && end.peer !== undefined)
-      this.#enqueue(end);
+    const outcome = end.flow.advance(end.isEnding);
+    if (end.isBlocked !== (outcome === OUTCOME.full)) this.#awaitRoom(end, peer, !end.isBlocked);
+    if (outcome === OUTCOME.more) {
+      if (end.isReadable) this.#enqueue(end);
+    } else if (outcome === OUTCOME.dry) end.isReadable = false;
+    else if (outcome === OUTCOME.ended) this.#passEnd(end, peer);
+    else if (outcome === OUTCOME.refused) this.#stopFlow(end, peer);
+    else if (outcome === OUTCOME.failed) this.#end(end, true);
   }
 
-  #read(end: End, peer: End): void {
-    const count = libc.recv(end.fd, buffer, READ_MAX_LONG, MSG_DONTWAIT);
-    if (count > 0n) {
-      // Less than asked for: there is no more until the next event (epoll(7), "Questions and answers", 9).
-      if (count < READ_MAX_LONG && !end.isEnding) end.isReadable = false;
-      this.#write(end, peer, buffer.subarray(0, Number(count)));
-    } else if (count === 0n) {
-      end.isReadable = false;
-      end.hasEnded = true;
-    } else if (errno() === EAGAIN) {
-      end.isReadable = false;
-    } else {
-      this.#end(end, true);
-    }
-  }
-
-  /** Whether all of it was taken. The rest is kept, and written when the peer has room. */
-  #write(end: End, peer: End, bytes: Uint8Array): boolean {
-    // The enclave is behind kernels that are not ours.
-    const most = end.isClient ? VSOCK_WRITE_MAX : READ_MAX;
-    for (let done = 0; done < bytes.length; ) {
-      const piece = bytes.length <= most ? bytes : bytes.subarray(done, done + most);
-      const count = Number(libc.send(peer.fd, piece, BigInt(piece.length), MSG_DONTWAIT | MSG_NOSIGNAL));
-      if (count > 0) {
-        this.#count(end, count);
-        done += count;
-      }
-      if (count === piece.length) continue;
-      if (count >= 0 || errno() === EAGAIN) {
-        // A copy, of what fits no more: the buffer is everyone's.
-        end.pending = new Uint8Array(bytes.subarray(done));
-        this.#watch(EPOLL_CTL_MOD, peer.fd, WAITING_TO_WRITE);
-      } else if (errno() === EPIPE) {
-        this.#stopFlow(end, peer);
-      } else {
-        this.#end(end, true);
-      }
-      return false;
-    }
-    return true;
-  }
-
-  #count({ isClient }: End, bytes: number): void {
-    if (isClient) this.#bytesIn += bytes;
-    else this.#bytesOut += bytes;
+  #awaitRoom(end: End, peer: End, isBlocked: boolean): void {
+    end.isBlocked = isBlocked;
+    this.#watch(EPOLL_CTL_MOD, peer.fd, isBlocked ? WAITING_TO_WRITE : LISTENING);
   }
 
   /** The peer closed, and takes no more. What it said before still has to get to the other side. */

@@ -5,9 +5,12 @@ import { readdirSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
-import { copyDescriptor, makeSocketPair } from "../../linux/descriptor.ts";
+import { VSOCK_WRITE_MAX } from "../../format/abi.ts";
+import { closeDescriptor, copyDescriptor, makeSocketPair } from "../../linux/descriptor.ts";
+import { pieceMax } from "../../linux/flow.ts";
 import { Relay } from "../../linux/relay.ts";
 import { descriptorOf, openStream } from "../../linux/stream.ts";
+import { bindSocket, PORT_ANY } from "../../linux/vsock.ts";
 
 const cleanups: (() => unknown)[] = [];
 afterEach(async () => {
@@ -198,4 +201,13 @@ test("closing resets everyone, twice is once", async () => {
   const [error] = await once(client.resume(), "error");
   expect(error).toMatchObject({ code: "ECONNRESET" });
   expect(relay.size).toBe(0);
+});
+
+test("what a socket is given at once: on vsock, pieces that every kernel carries", () => {
+  const { fd } = bindSocket({ port: PORT_ANY });
+  const pair = makeSocketPair();
+  cleanups.push(() => [fd, ...pair].map(closeDescriptor));
+  expect(pieceMax(fd)).toBe(VSOCK_WRITE_MAX);
+  expect(pieceMax(pair[0])).toBeGreaterThan(VSOCK_WRITE_MAX);
+  expect(() => pieceMax(-1)).toThrow(expect.objectContaining({ code: "EBADF" }));
 });
