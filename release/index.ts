@@ -7,8 +7,10 @@ import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { FLOOR_MS } from "../init/time/enclave.ts";
 import { build } from "../packer/index.ts";
 import { readRelease } from "../packer/release.ts";
+import { floorProblem } from "./floor.ts";
 
 const PACKAGES = [".", "create"] as const;
 
@@ -22,6 +24,9 @@ for (const folder of PACKAGES) {
   const found = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")).version;
   if (found !== version) fail(`${folder}/package.json: got version ${found}, expected ${version}`);
 }
+// Of the commit, not of now: who makes this release again later is told the same.
+const problem = floorProblem(FLOOR_MS, Number(run("git", "log", "-1", "--format=%ct")) * 1000);
+if (problem !== undefined) fail(problem);
 show("npm", "run", "--silent", "check");
 show("npm", "test");
 
