@@ -16,14 +16,20 @@ export function describingFiles(directory: string): string[] {
   return DESCRIBING.map((file) => join(directory, file));
 }
 
-export function isDescribing(directory: string, path: string): boolean {
-  return path === directory || describingFiles(directory).includes(path);
+/** Whether its change means that the configuration is read again. `inputs`: modules that it is made of. */
+export function isDescribing(directory: string, path: string, inputs: ReadonlySet<string>): boolean {
+  return path === directory || inputs.has(path) || describingFiles(directory).includes(path);
+}
+
+/** Of an installed package, whose lockfile is watched. */
+export function isInstalled(path: string): boolean {
+  return path.includes(PACKAGES);
 }
 
 /** Everything that a bundle was made of, but for installed packages: those of a workspace lie elsewhere. */
 export function sourceFiles({ directory, entry, config }: Project, bundle: Bundle | undefined): string[] {
   const inputs = Object.keys(bundle?.metafile.inputs ?? {}).map((path) => resolve(directory, path));
-  const own = [...inputs, ...(bundle?.assets ?? [])].filter((path) => !path.includes(PACKAGES));
+  const own = [...inputs, ...(bundle?.assets ?? [])].filter((path) => !isInstalled(path));
   return [
     join(directory, entry),
     join(directory, "tsconfig.json"),

@@ -5,7 +5,7 @@ import type { CloisterConfig } from "../packer/config.ts";
 import { loadProject, type Project } from "../packer/project.ts";
 import type { AppEnd, Backend, BackendEvents, Outcome } from "./backend.ts";
 import type { LoopEvent } from "./event.ts";
-import { describingFiles, isDescribing, sourceFiles } from "./files.ts";
+import { describingFiles, isDescribing, isInstalled, sourceFiles } from "./files.ts";
 import { defaultPorts, Gateway, type GatewayPort, type Listen } from "./gateway.ts";
 import { digestFiles } from "./signature.ts";
 import { Watcher } from "./watch.ts";
@@ -38,6 +38,8 @@ export class DevLoop implements AsyncDisposable {
   readonly #backend: Backend;
   readonly #watcher: Watcher;
   #project: Project | undefined;
+  /** Modules that the configuration is made of, as far as it could be read. */
+  #inputs: ReadonlySet<string> = new Set();
   #bundle: Bundle | undefined;
   #gateway: Gateway | undefined;
   #task: Task | undefined;
@@ -104,7 +106,7 @@ export class DevLoop implements AsyncDisposable {
     const { directory, onEvent } = this.#options;
     onEvent({ type: "build", changed: [...task.changed] });
     try {
-      const isDescribed = [...task.changed].some((path) => isDescribing(directory, path));
+      const isDescribed = [...task.changed].some((path) => isDescribing(directory, path, this.#inputs));
       const known = isDescribed || task.changed.size === 0 ? undefined : this.#project;
       const project = known ?? (await this.#load());
       const bundle = await bundleApp(project);
@@ -123,19 +125,25 @@ export class DevLoop implements AsyncDisposable {
     const { directory, entry, overrides } = this.#options;
     // One that cannot be loaded is tried again with the next change, whatever changes.
     this.#project = undefined;
-    const project = await loadProject({
-      directory,
-      ...(entry !== undefined && { entry }),
-      ...(overrides !== undefined && { overrides }),
-    });
-    this.#project = project;
-    return project;
+    const inputs = new Set<string>();
+    try {
+      this.#project = await loadProject({
+        directory,
+        ...(entry !== undefined && { entry }),
+        ...(overrides !== undefined && { overrides }),
+        onInput: (path) => void (isInstalled(path) || inputs.add(path)),
+      });
+      return this.#project;
+    } finally {
+      this.#inputs = inputs;
+    }
   }
 
   /** `all`: a build that failed may lack a file that nobody knows of. */
   #watch(all: boolean): void {
     const sources = this.#project === undefined ? [] : sourceFiles(this.#project, this.#bundle);
-    this.#watcher.watch([...describingFiles(this.#options.directory), ...sources], { all });
+    const described = describingFiles(this.#options.directory);
+    this.#watcher.watch([...described, ...this.#inputs, ...sources], { all });
   }
 
   /** Once, and again when the configuration has other ports. */

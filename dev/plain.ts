@@ -13,6 +13,8 @@ export interface PlainOptions extends BackendEvents {
   readonly local?: readonly LocalEgress[];
   /** HOST:PORT of Node's inspector. */
   readonly inspect?: string;
+  /** Starts the process that the next build is run in. Default: `startStandby`. */
+  readonly prepare?: () => Promise<Standby>;
 }
 
 export class PlainBackend implements Backend {
@@ -25,7 +27,7 @@ export class PlainBackend implements Backend {
 
   constructor(options: PlainOptions) {
     this.#options = options;
-    this.#standby = prepare();
+    this.#standby = this.#prepare();
   }
 
   async run(build: Build): Promise<Outcome> {
@@ -38,7 +40,7 @@ export class PlainBackend implements Backend {
       return await this.#start(build, run);
     } finally {
       // While it loads, another Node that starts would only slow it down.
-      if (run === this.#run) this.#standby = prepare();
+      if (run === this.#run) this.#standby = this.#prepare();
     }
   }
 
@@ -58,6 +60,16 @@ export class PlainBackend implements Backend {
     const { pcr0, pcr1, pcr2 } = enclave.measurements;
     onMeasured({ PCR0: toHex(pcr0), PCR1: toHex(pcr1), PCR2: toHex(pcr2) });
     return await this.#settle(enclave, run);
+  }
+
+  /** Never rejects: what is wrong is told by the start that goes without. */
+  async #prepare(): Promise<Standby | undefined> {
+    const { prepare = startStandby } = this.#options;
+    try {
+      return await prepare();
+    } catch {
+      return undefined;
+    }
   }
 
   /** Undefined where there is none, or none that lives. */
@@ -106,15 +118,6 @@ export class PlainBackend implements Backend {
     const standby = await this.#take();
     standby?.[Symbol.dispose]();
     await Promise.all([this.#loading?.terminate(), this.#retire()]);
-  }
-}
-
-/** Never rejects: what is wrong is told by the start that goes without. */
-async function prepare(): Promise<Standby | undefined> {
-  try {
-    return await startStandby();
-  } catch {
-    return undefined;
   }
 }
 

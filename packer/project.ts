@@ -26,16 +26,17 @@ export interface ProjectOptions {
   readonly entry?: string;
   /** Fields that win over the configuration file's. */
   readonly overrides?: CloisterConfig;
+  /** Hears of each module that the configuration file is made of, also of one that is refused: absolute paths. */
+  readonly onInput?: (path: string) => void;
 }
 
-/** Of these a project has one, or none. */
 /**
  * Read the project in `directory`. Throws E_CONFIG for a configuration that is wrong or cannot be read, E_ENTRY when
  * there is no entry module.
  */
 export async function loadProject(options: ProjectOptions): Promise<Project> {
   const directory = existingDirectory(options.directory);
-  const config = await loadConfig(directory, options.overrides);
+  const config = await loadConfig(directory, options.overrides, options.onInput);
   const { name, version } = readPackage(directory);
   return {
     directory,
@@ -50,23 +51,27 @@ export async function loadProject(options: ProjectOptions): Promise<Project> {
  * The configuration of `directory`, with `overrides` on top and defaults below; no file is an empty configuration.
  * Throws E_CONFIG.
  */
-export async function loadConfig(directory: string, overrides: CloisterConfig = {}): Promise<Config> {
+export async function loadConfig(
+  directory: string,
+  overrides: CloisterConfig = {},
+  onInput?: (path: string) => void,
+): Promise<Config> {
   const found = CONFIG_FILES.filter((file) => existsSync(join(directory, file)));
   const [file, second] = found;
   if (file !== undefined && second !== undefined) {
     throw new CloisterError("E_CONFIG", `${directory}: got ${file} and ${second}, expected one of them`);
   }
-  const value = file === undefined ? {} : await evaluate(directory, file);
+  const value = file === undefined ? {} : await evaluate(directory, file, onInput);
   // The file is checked by itself first, so that a message never blames it for an override.
   parseConfig(value, file ?? CONFIG_FILES[0] ?? "");
   return parseConfig({ ...(value as CloisterConfig), ...overrides }, "options");
 }
 
 /** The default export of a configuration file. */
-async function evaluate(directory: string, file: string): Promise<unknown> {
+async function evaluate(directory: string, file: string, onInput?: (path: string) => void): Promise<unknown> {
   const path = join(directory, file);
   if (extname(file) === ".json") return parseJson(readFileSync(path, "utf8"), file);
-  const code = await bundleConfig(directory, file);
+  const code = await bundleConfig(directory, file, onInput);
   let module: { readonly default?: unknown };
   try {
     module = await import(`data:text/javascript;base64,${Buffer.from(code).toString("base64")}`);
@@ -84,7 +89,11 @@ async function evaluate(directory: string, file: string): Promise<unknown> {
  * One module without imports: Node strips no types below node_modules and knows no tsconfig paths, and the package
  * `cloister` may be a global one that the project cannot resolve.
  */
-async function bundleConfig(directory: string, file: string): Promise<Uint8Array> {
+async function bundleConfig(
+  directory: string,
+  file: string,
+  onInput: (path: string) => void = () => {},
+): Promise<Uint8Array> {
   const url = pathToFileURL(join(directory, file)).href;
   try {
     const { outputFiles } = await build({
@@ -96,7 +105,7 @@ async function bundleConfig(directory: string, file: string): Promise<Uint8Array
       platform: "node",
       target: "esnext",
       logLevel: "silent",
-      plugins: [ownPackage],
+      plugins: [ownPackage, inputs(onInput)],
       define: {
         "import.meta.url": JSON.stringify(url),
         "import.meta.dirname": JSON.stringify(directory),
@@ -117,6 +126,19 @@ const ownPackage: Plugin = {
     onResolve({ filter: /^cloister$/ }, () => ({ path }));
   },
 };
+
+/** By the loads, of which a build that fails has told some too, and has no metafile. */
+function inputs(onInput: (path: string) => void): Plugin {
+  return {
+    name: "inputs",
+    setup({ onLoad }) {
+      onLoad({ filter: /.*/, namespace: "file" }, ({ path }) => {
+        onInput(path);
+        return undefined;
+      });
+    },
+  };
+}
 
 function existingDirectory(directory: string): string {
   const path = resolve(directory);

@@ -1,5 +1,5 @@
 /** The loop with a backend that runs nothing: which builds reach it, and what is told. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -9,16 +9,17 @@ import { DevLoop } from "../../dev/loop.ts";
 
 class FakeBackend implements Backend {
   readonly events: BackendEvents;
-  readonly runs: { code: string; fresh: boolean; settle: (outcome: Outcome) => void }[] = [];
+  readonly runs: { code: string; cpus: number; fresh: boolean; settle: (outcome: Outcome) => void }[] = [];
 
   constructor(events: BackendEvents) {
     this.events = events;
   }
 
-  run({ bundle }: Build, { fresh }: { readonly fresh: boolean }): Promise<Outcome> {
+  run({ project, bundle }: Build, { fresh }: { readonly fresh: boolean }): Promise<Outcome> {
     const { promise, resolve } = Promise.withResolvers<Outcome>();
     const main = bundle.files.find(({ path }) => path === bundle.entry);
-    this.runs.push({ code: Buffer.from(main?.data ?? []).toString(), fresh, settle: resolve });
+    const code = Buffer.from(main?.data ?? []).toString();
+    this.runs.push({ code, cpus: project.config.cpus, fresh, settle: resolve });
     return promise;
   }
 
@@ -113,6 +114,25 @@ test("a file that is missing is found when it comes; a configuration that is wro
   await tells("failed").toMatchObject({ error: { code: "E_CONFIG" } });
   save("cloister.config.ts", "export default { cpus: 1 };\n");
   await runs(3);
+});
+
+test("what the configuration imports is the configuration's, also what is wrong with it", async () => {
+  mkdirSync(join(folder, "settings"));
+  save("settings/size.ts", "export const cpus = 1;\n");
+  save("cloister.config.ts", 'import { cpus } from "./settings/size.ts";\nexport default { cpus };\n');
+  await runs(2);
+  save("settings/size.ts", "export const cpus = 2;\n");
+  await runs(3);
+  expect(backend.runs.map(({ cpus }) => cpus)).toEqual([2, 1, 2]);
+  for (const [wrong, code] of [
+    ["export const cpus = ;\n", "E_BUNDLE"],
+    ["export const cpus = 0;\n", "E_CONFIG"],
+  ] as const) {
+    save("settings/size.ts", wrong);
+    await tells("failed").toMatchObject({ error: { code } });
+    save("settings/size.ts", `export const cpus = ${backend.runs.length};\n`);
+    await runs(backend.runs.length + 1);
+  }
 });
 
 test("a backend that cannot start anything is told, and the loop goes on", async () => {
