@@ -38,6 +38,7 @@ export function textEvents(stream: NodeJS.WritableStream, verbose: boolean, line
         say(`cloister: control channel: ${printable(event.reason)}`);
         break;
       case "egress":
+      case "publish":
         say(`cloister: ${printable(event.reason)}`);
         break;
       case "ready":

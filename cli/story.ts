@@ -27,6 +27,21 @@ function errorJson(error: unknown): object {
 
 const seconds = (ms: number) => (ms < 995 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`);
 
+/** What its author can do about it, where the app said nothing itself. */
+function endHint(status: number, reason: string): string | undefined {
+  if (reason === "return") {
+    return "nothing kept it running: it has no default export with a function named fetch, and no server listens";
+  }
+  if (reason === "exit" && status !== 0) return "it called process.exit()";
+  if (STATUSES_OUT_OF_MEMORY.includes(status)) {
+    return 'memory ran out, most likely: cloister.config.ts sets how much there is, such as memory: "512M"';
+  }
+  return undefined;
+}
+
+/** SIGKILL by the kernel, SIGABRT by Node when its heap is full. */
+const STATUSES_OUT_OF_MEMORY: readonly number[] = [137, 134];
+
 /** Lines for a person, in the order in which things happen. */
 export class TextStory {
   readonly #io: Io;
@@ -87,6 +102,7 @@ export class TextStory {
         break;
       case "fault":
       case "egress":
+      case "publish":
         this.say(printable(event.reason));
         break;
       case "exit":
@@ -157,6 +173,8 @@ export class TextStory {
   #tellEnd({ status, reason, replaced }: Extract<LoopEvent, { type: "ended" }>): void {
     const then = replaced ? "the one before serves on" : "waiting for the next save";
     this.say(`${this.#paint("red", "the app ended")}: exit status ${status} (${reason}); ${then}`);
+    const hint = endHint(status, reason);
+    if (hint !== undefined) this.say(hint);
   }
 
   #line(text: string): void {

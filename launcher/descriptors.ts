@@ -4,10 +4,14 @@ import { closeDescriptor, copyDescriptor } from "../linux/descriptor.ts";
 import { Relay } from "../linux/relay.ts";
 import { descriptorOf } from "../linux/stream.ts";
 import type { VsockStream } from "./device.ts";
+import { quota, type Share } from "./quota.ts";
 
 export class DescriptorRelay {
   /** Made for the first connection. */
   #relay: Relay | undefined;
+  /** How many connections are on their way here. */
+  #beingSetUp = () => 0;
+  readonly #share: Share = quota.share(() => ({ beingSetUp: this.#beingSetUp(), relayed: this.size }));
 
   /** Connections there are. */
   get size(): number {
@@ -20,6 +24,16 @@ export class DescriptorRelay {
 
   get bytesOut(): number {
     return this.#relay?.bytesOut ?? 0;
+  }
+
+  /** Who sets connections up says how many there are. */
+  follow(beingSetUp: () => number): void {
+    this.#beingSetUp = beingSetUp;
+  }
+
+  /** Whether this process has descriptors for another connection. `onFull` is told why not, once a minute. */
+  admits(onFull: (reason: string) => void): boolean {
+    return this.#share.admits(onFull);
   }
 
   /**
@@ -46,6 +60,7 @@ export class DescriptorRelay {
   }
 
   close(): void {
+    this.#share.close();
     this.#relay?.close();
   }
 }

@@ -21,7 +21,7 @@ import { relayStreams, reset } from "./relay.ts";
 import { LookupError, Resolver } from "./resolver.ts";
 import { type Traffic, TrafficCounter } from "./traffic.ts";
 
-const { EACCES, ECONNREFUSED, EAFNOSUPPORT } = constants.errno;
+const { EACCES, ECONNREFUSED, EAFNOSUPPORT, EMFILE } = constants.errno;
 const EAI_NONAME = -3008;
 
 /** A destination on the parent's own machine or link, allowed by name. */
@@ -83,10 +83,15 @@ export class EgressProxy {
     this.#resolver = resolver;
     this.#records = records;
     this.#descriptors = descriptors;
+    descriptors?.follow(() => this.#streams.size);
   }
 
   /** Serve one connection of the enclave. Never rejects. */
   async accept(stream: VsockStream): Promise<void> {
+    if (this.#descriptors?.admits((reason) => this.#onRefusal(`egress: ${reason}`)) === false) {
+      this.#turnAway(stream);
+      return;
+    }
     this.#streams.add(stream);
     stream.once("close", () => this.#streams.delete(stream));
     // Whoever waits for the stream hears of its end by "close".
@@ -102,6 +107,13 @@ export class EgressProxy {
     }
   }
 
+  /** Whatever it asks for: nothing of it is read, and nothing waits for it. */
+  #turnAway(stream: VsockStream): void {
+    this.#counter.refuse();
+    stream.on("error", () => {});
+    stream.end(encodeStatus(-EMFILE), () => stream.destroy());
+  }
+
   /** Connections there are get reset. */
   close(): void {
     this.#descriptors?.close();
@@ -109,7 +121,7 @@ export class EgressProxy {
     for (const socket of this.#sockets) reset(socket);
   }
 
-  /** Connections that stood; `refused`: connections and names that the rules, not the remote, refused. */
+  /** Connections that stood; `refused`: connections and names that the rules or this machine, not the remote, refused. */
   traffic(): Traffic {
     const streams = this.#counter.read();
     const { size = 0, bytesIn = 0, bytesOut = 0 } = this.#descriptors ?? {};

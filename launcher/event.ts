@@ -35,6 +35,8 @@ export type EnclaveEvent =
   | { readonly type: "fault"; readonly reason: string }
   /** The parent's proxy refused the enclave a connection or a name. */
   | { readonly type: "egress"; readonly reason: string }
+  /** A published port turned clients away: this process has no descriptors left for them. Once a minute at most. */
+  | { readonly type: "publish"; readonly reason: string }
   | { readonly type: "exit"; readonly report: ExitReport };
 
 export type ExitReport =

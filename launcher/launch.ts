@@ -135,7 +135,11 @@ async function start(launch: Launch): Promise<Enclave> {
 async function publish({ image, options, stack }: Launch): Promise<Publisher[]> {
   const publishers: Publisher[] = [];
   for (const wanted of options.publish ?? []) {
-    const publisher = await publishPort({ proxyProtocol: image.proxyProtocol, ...wanted });
+    const publisher = await publishPort({
+      proxyProtocol: image.proxyProtocol,
+      onRefusal: (reason) => options.onEvent?.({ type: "publish", reason }),
+      ...wanted,
+    });
     stack.defer(() => publisher.close());
     publishers.push(publisher);
   }

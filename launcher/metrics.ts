@@ -51,7 +51,12 @@ const STATS: readonly Row<EnclaveStats>[] = [
 const PUBLISHED: readonly Row<Traffic>[] = [
   ["accepted", "connections_accepted_total", "counter", "Connections of clients."],
   ["open", "connections_open", "gauge", "Connections of clients that are open now."],
-  ["refused", "connections_refused_total", "counter", "Connections that the enclave did not take."],
+  [
+    "refused",
+    "connections_refused_total",
+    "counter",
+    "Connections that the enclave, or this machine, did not take.",
+  ],
   ["bytesIn", "received_bytes_total", "counter", "Bytes from clients into the enclave."],
   ["bytesOut", "sent_bytes_total", "counter", "Bytes from the enclave to clients."],
 ];
@@ -64,7 +69,7 @@ const EGRESS: readonly Row<Traffic>[] = [
     "refused",
     "refused_total",
     "counter",
-    "Connections and names that the parent's copy of the list refused.",
+    "Connections and names that the parent refused, by its copy of the list or for want of room.",
   ],
   ["bytesIn", "received_bytes_total", "counter", "Bytes from servers into the enclave."],
   ["bytesOut", "sent_bytes_total", "counter", "Bytes from the enclave to servers."],

@@ -6,6 +6,7 @@ import { Relay } from "../linux/relay.ts";
 import { descriptorOf } from "../linux/stream.ts";
 import type { VsockStream } from "./device.ts";
 import { type Bound, listenAt, type Place } from "./listener.ts";
+import { quota, type Share } from "./quota.ts";
 import { relayStreams, reset } from "./relay.ts";
 import { type Traffic, TrafficCounter } from "./traffic.ts";
 
@@ -13,6 +14,8 @@ export type Publish = Place & {
   readonly vsockPort: number;
   /** Tell the app who connects, by a PROXY protocol v2 header. Default: if the image was built to expect it. */
   readonly proxyProtocol?: boolean;
+  /** Why clients were turned away: a line. */
+  readonly onRefusal?: (reason: string) => void;
 };
 
 export interface Published extends Bound {
@@ -40,9 +43,10 @@ export interface Publisher extends Published {
 export async function publishPort({
   vsockPort,
   proxyProtocol = false,
+  onRefusal = () => {},
   ...place
 }: Publish): Promise<Publisher> {
-  const publishing = new Publishing(vsockPort, proxyProtocol);
+  const publishing = new Publishing(vsockPort, proxyProtocol, onRefusal);
   const bound = await listenAt(publishing.server, place);
   return {
     ...bound,
@@ -64,6 +68,8 @@ class Publishing {
   readonly server: Server;
   readonly #vsockPort: number;
   readonly #hasHeader: boolean;
+  readonly #onRefusal: (reason: string) => void;
+  readonly #share: Share;
   readonly #sockets = new Set<Socket>();
   readonly #counter = new TrafficCounter();
   #waiting: Socket[] = [];
@@ -71,9 +77,14 @@ class Publishing {
   /** Made for the first connection that comes as a descriptor. */
   #relay: Relay | undefined;
 
-  constructor(vsockPort: number, hasHeader: boolean) {
+  constructor(vsockPort: number, hasHeader: boolean, onRefusal: (reason: string) => void) {
     this.#vsockPort = vsockPort;
     this.#hasHeader = hasHeader;
+    this.#onRefusal = onRefusal;
+    this.#share = quota.share(() => ({
+      beingSetUp: this.#sockets.size,
+      relayed: this.#relay?.size ?? 0,
+    }));
     const options = {
       allowHalfOpen: true,
       pauseOnConnect: true,
@@ -91,6 +102,7 @@ class Publishing {
 
   close(): void {
     this.server.close();
+    this.#share.close();
     for (const socket of this.#sockets) reset(socket);
     this.#relay?.close();
   }
@@ -107,6 +119,13 @@ class Publishing {
   }
 
   #accept(socket: Socket): void {
+    const port = this.#vsockPort;
+    if (!this.#share.admits((reason) => this.#onRefusal(`published port ${port}: ${reason}`))) {
+      this.#counter.refuse();
+      socket.on("error", () => {});
+      reset(socket);
+      return;
+    }
     this.#sockets.add(socket);
     this.#counter.follow(socket);
     socket.once("close", () => this.#sockets.delete(socket));

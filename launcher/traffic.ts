@@ -5,7 +5,7 @@ import type { Socket } from "node:net";
 export interface Traffic {
   readonly accepted: number;
   readonly open: number;
-  /** Connections that the other side, or a rule, did not take. */
+  /** Connections that the other side, a rule or this machine did not take. */
   readonly refused: number;
   /** Bytes into the enclave. */
   readonly bytesIn: number;
