@@ -2,12 +2,19 @@
 import process from "node:process";
 import { main } from "./main.ts";
 
-// bin/cloister on an older Node started this process and cannot pass a SIGKILL on by itself.
-const wrapper = process.env.CLOISTER_WRAPPER_PID;
-if (wrapper !== undefined) {
-  delete process.env.CLOISTER_WRAPPER_PID;
+const parent = parentToFollow(process.env, process.argv[2]);
+delete process.env.CLOISTER_WRAPPER_PID;
+if (parent !== undefined && process.platform === "linux") {
   const { dieWithParent } = await import("../linux/process.ts");
-  dieWithParent("SIGTERM", Number(wrapper));
+  dieWithParent("SIGTERM", parent);
+}
+
+function parentToFollow({ CLOISTER_WRAPPER_PID, npm_lifecycle_event }: NodeJS.ProcessEnv, verb = "") {
+  // bin/cloister on an older Node started this process and cannot pass a SIGKILL on by itself.
+  if (CLOISTER_WRAPPER_PID !== undefined) return Number(CLOISTER_WRAPPER_PID);
+  // npm passes a SIGTERM to the shell of its script, which ends and passes nothing on: the port would stay taken.
+  const isScript = npm_lifecycle_event !== undefined && ["dev", "run"].includes(verb);
+  return isScript ? process.ppid : undefined;
 }
 
 const interrupted = new AbortController();

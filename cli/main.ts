@@ -124,8 +124,11 @@ async function dispatch([name, ...words]: readonly string[], io: Io): Promise<nu
   }
   const found = VERBS.find((verb) => verb.name === name);
   if (found === undefined) {
-    const known = VERBS.map(({ name }) => name).join(", ");
-    throw new CloisterError("E_USAGE", `found the verb "${name}", expected one of ${known}`);
+    const known = VERBS.map((verb) => verb.name);
+    const { nearest } = await import("../packer/check.ts");
+    const near = nearest(name, known);
+    const hint = near === undefined ? {} : { fix: `Did you mean "${near}"?` };
+    throw new CloisterError("E_USAGE", `found the verb "${name}", expected one of ${known.join(", ")}`, hint);
   }
   return found.run(io, words);
 }

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { basename, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Failure } from "./failure.ts";
-import { detectManager, install } from "./install.ts";
+import { detectManager, install, quoted } from "./install.ts";
 import { checkName, HELP, type Manager, nameProblem, type Options, parseOptions } from "./options.ts";
 import { checkDirectory, type Project, scaffold } from "./scaffold.ts";
 
@@ -102,7 +102,7 @@ function nextSteps({ directory }: Project, manager: Manager, installed: boolean,
   const build = manager === "npm" ? "npm run build" : `${run} build`;
   const dev = manager === "npm" ? "npm run dev" : `${run} dev`;
   const rows = [
-    ...(path === "" ? [] : [[`cd ${path}`, ""]]),
+    ...(path === "" ? [] : [[`cd ${quoted(path)}`, ""]]),
     ...(installed ? [] : [[`${manager} install`, ""]]),
     [`${run} test`, "in plain Node, in a second"],
     [dev, "run it in the emulator, and again at every save"],

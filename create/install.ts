@@ -20,6 +20,11 @@ export function install(manager: Manager, directory: string): void {
   const why = (error as NodeJS.ErrnoException | undefined)?.code ?? signal ?? `exit status ${status}`;
   throw new Failure(
     `${manager} install: got ${why}, expected the packages; the project itself is complete`,
-    `See what ${manager} says above. With a network: \`cd ${directory} && ${manager} install\`.`,
+    `See what ${manager} says above. With a network: \`cd ${quoted(directory)} && ${manager} install\`.`,
   );
+}
+
+/** As a word for a shell. */
+export function quoted(path: string): string {
+  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }

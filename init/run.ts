@@ -72,6 +72,8 @@ export async function runApp({ configuration, debug, nsm, machine }: Place, host
       readiness.listening(port);
     } else if (configuration.tls) {
       throw new Error('"tls" is true, and the app exports no fetch: nothing to serve with TLS');
+    } else if (app !== undefined) {
+      host.say("the default export has no function named fetch: nothing serves it");
     }
   } catch (error) {
     failLoad(ending, error);

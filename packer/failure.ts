@@ -13,8 +13,14 @@ export async function explainFailure(error: unknown): Promise<unknown> {
   if (first === undefined) return error;
   // An error that one of our own plugins threw arrives wrapped.
   if (first.detail instanceof CloisterError) return first.detail;
-  const frames = await formatMessages(messages.slice(0, FRAMES_MAX), { kind: "error", color: false });
+  const shown = messages.slice(0, FRAMES_MAX).map(withoutAdvice);
+  const frames = await formatMessages(shown, { kind: "error", color: false });
   return explain(first, frames.join("").trimEnd());
+}
+
+/** esbuild advises its own options, which nobody can set here. */
+function withoutAdvice(message: Message): Message {
+  return { ...message, notes: message.notes.filter(({ text }) => !text.startsWith("You can mark the path")) };
 }
 
 function isBuildFailure(error: unknown): error is BuildFailure {

@@ -65,6 +65,11 @@ export function mirrorServers({ ports, onListening, say, listen }: MirrorOptions
       say(`${address.address}:${port} is private to the enclave; listing ${port} in "ports" publishes it`);
       return;
     }
+    if (ports.length > 0 && !ports.includes(port)) {
+      say(
+        `listening on port ${port}, and "ports" lists ${ports.join(", ")}: nothing is published on ${port}`,
+      );
+    }
     const onError = (error: Error) => say(`vsock port ${port}: ${error.message}`);
     try {
       const listener = listen({ port, onError }, (socket) => acceptInto(server, socket));

@@ -109,6 +109,16 @@ test("a person reads lines", async () => {
   ]);
 });
 
+test.each([
+  [0, "return", "nothing kept it running: it has no default export with a function named fetch"],
+  [3, "exit", "it called process.exit()"],
+  [137, "signal", 'cloister.config.ts sets how much there is, such as memory: "512M"'],
+  [134, "signal", "memory ran out, most likely"],
+] as const)("an end with status %d by %s is told with what to do", async (status, reason, hint) => {
+  const ended: LoopEvent = { type: "ended", status, reason, replaced: false };
+  expect(await told([ended], asText(true))).toContain(hint);
+});
+
 test("quiet leaves the app's lines, errors and ends", async () => {
   const lines = (await told(events, asText(true))).split("\n");
   expect(lines[0]).toContain("is taken");

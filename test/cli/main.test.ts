@@ -35,6 +35,7 @@ test("--version is package.json's", async () => {
 
 test.each([
   [["fly"], '"fly"'],
+  [["biuld"], 'Did you mean "build"?'],
   [["describe"], "found no EIF file"],
   [["describe", "a", "b"], '"b" after "a"'],
   [["run", "--nonsense"], "--nonsense"],

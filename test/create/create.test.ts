@@ -80,6 +80,11 @@ test("--name and --cloister go to package.json", async () => {
   expect([name, devDependencies.cloister]).toEqual(["other", "../cloister.tgz"]);
 });
 
+test("a path that a shell would split is quoted where it is to be typed", async () => {
+  const { stdout } = await call(["it's here", "--name", "app", "--no-install"]);
+  expect(stdout).toContain("  cd 'it'\\''s here'\n");
+});
+
 test.each([
   ["npm", []],
   ["bun", []],

@@ -22,10 +22,10 @@ const express = createRequire(import.meta.url)("express") as () => Express;
 
 const said: string[] = [];
 const listening: number[] = [];
-const PUBLISHED_LOOPBACK: number[] = [];
+const PORTS: number[] = [];
 let parent = new Parent();
 mirrorServers({
-  ports: PUBLISHED_LOOPBACK,
+  ports: PORTS,
   onListening: (port) => listening.push(port),
   say: (line) => said.push(line),
   listen: (...args) => parent.listen(...args),
@@ -34,7 +34,7 @@ mirrorServers({
 const stack: { close(): unknown }[] = [];
 afterEach(() => {
   for (const server of stack.splice(0)) server.close();
-  for (const array of [said, listening, PUBLISHED_LOOPBACK]) array.length = 0;
+  for (const array of [said, listening, PORTS]) array.length = 0;
   parent = new Parent();
 });
 
@@ -166,10 +166,18 @@ test("a server on the loopback alone stays private, unless its port is configure
   expect(said).toEqual([expect.stringContaining(`127.0.0.1:${port} is private`)]);
   server.close();
   await once(server, "close");
-  PUBLISHED_LOOPBACK.push(port);
+  PORTS.push(port);
   server.listen(port, "127.0.0.1");
   await once(server, "listening");
   expect(listening).toEqual([port]);
+});
+
+test("a server on a port that the configuration does not list is told of the listed ones", async () => {
+  PORTS.push(8080);
+  const port = await listen(createServer());
+  expect(said).toEqual([
+    `listening on port ${port}, and "ports" lists 8080: nothing is published on ${port}`,
+  ]);
 });
 
 test("a vsock port that is taken is the server's error, and nothing listens", async () => {
