@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { PORT_DEVELOPMENT } from "../format/abi.ts";
 import { type DevelopmentReport, encodeReplacement, ReportDecoder } from "../format/development.ts";
+import { CloisterError } from "../format/errors.ts";
 import type { VsockStream } from "../launcher/device.ts";
 import type { AppFile } from "../packer/bundle.ts";
 import { digestFile } from "./signature.ts";
@@ -15,20 +16,28 @@ export class Channel {
   #sent: ReadonlyMap<string, string>;
   #isOpen = true;
 
-  /** `files`: what the image has. `onReport` hears of every generation; `onClose` once. */
+  /** `files`: what the image has. `onReport` hears of every generation; `onFault` once, of an enclave that breaks the protocol. */
   constructor(
     stream: VsockStream,
     files: readonly AppFile[],
-    handlers: { readonly onReport: (report: DevelopmentReport) => void; readonly onClose: () => void },
+    handlers: {
+      readonly onReport: (report: DevelopmentReport) => void;
+      readonly onFault: (error: CloisterError) => void;
+    },
   ) {
     this.#stream = stream;
     this.#sent = digests(files);
     const decoder = new ReportDecoder();
     stream.on("data", (chunk: Buffer) => {
+      // A stream that was destroyed may still give what it had read.
+      if (!this.#isOpen) return;
       try {
         for (const report of decoder.push(chunk)) handlers.onReport(report);
       } catch (error) {
-        stream.destroy(error as Error);
+        if (!(error instanceof CloisterError)) throw error;
+        this.#isOpen = false;
+        stream.destroy();
+        handlers.onFault(error);
       }
     });
     // 'close' follows.
@@ -36,7 +45,6 @@ export class Channel {
     stream.on("end", () => stream.destroy());
     stream.on("close", () => {
       this.#isOpen = false;
-      handlers.onClose();
     });
   }
 

@@ -3,6 +3,7 @@ import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { createEmulatedDevice, type EmulatedDevice, type EmulatedDeviceOptions } from "../emulator/device.ts";
 import type { DevelopmentReport } from "../format/development.ts";
+import type { CloisterError } from "../format/errors.ts";
 import type { VsockStream } from "../launcher/device.ts";
 import type { LocalEgress } from "../launcher/egress.ts";
 import type { Enclave } from "../launcher/enclave.ts";
@@ -30,6 +31,7 @@ interface Running {
 interface Pending {
   readonly generation: number;
   readonly resolve: (outcome: Outcome) => void;
+  readonly reject: (error: unknown) => void;
 }
 
 /** What the app may take to end when the loop does. */
@@ -60,7 +62,7 @@ export class MachineBackend implements Backend {
     this.#settle({ kind: "superseded" });
     const { promise, resolve, reject } = Promise.withResolvers<Outcome>();
     const generation = ++this.#generation;
-    const pending = { generation, resolve };
+    const pending = { generation, resolve, reject };
     this.#pending = pending;
     this.#turn = this.#turn
       .then(async () => {
@@ -104,7 +106,7 @@ export class MachineBackend implements Backend {
   #whyNew(signature: Signature): string | undefined {
     const running = this.#running;
     if (running === undefined) return "no enclave runs";
-    if (!running.channel.isOpen) return "the enclave does not answer";
+    if (!running.channel.isOpen) return "the one that runs takes no more builds";
     return difference(running.signature, signature);
   }
 
@@ -129,7 +131,7 @@ export class MachineBackend implements Backend {
       const channel = new Channel(stream, bundle.files, {
         // The image's own is 0.
         onReport: (report) => this.#hear({ ...report, generation: report.generation || generation }),
-        onClose: () => {},
+        onFault: (error) => this.#fail(enclave, error),
       });
       this.#starting = undefined;
       this.#running = { enclave, signature, channel };
@@ -150,6 +152,14 @@ export class MachineBackend implements Backend {
     } else if (generation === this.#generation) {
       this.#options.onEnded({ status: report.status, reason: report.reason });
     }
+  }
+
+  /** It is not talked to any more: the next build has a new enclave. */
+  #fail(enclave: Enclave, error: CloisterError): void {
+    if (enclave !== this.#running?.enclave) return;
+    if (this.#pending === undefined) this.#options.onEvent({ type: "fault", reason: error.message });
+    this.#pending?.reject(error);
+    this.#pending = undefined;
   }
 
   /** The enclave is gone. */

@@ -18,13 +18,22 @@ export const LOG_TEXT_MAX = 16 * 1024;
 const PHASES = ["kernel", "init", "heartbeat", "control", "app", "ready"] as const;
 export type BootPhase = (typeof PHASES)[number];
 
-const REASONS = ["return", "exit", "exception", "rejection", "signal", "load", "killed", "abort"] as const;
+export const EXIT_REASONS = [
+  "return",
+  "exit",
+  "exception",
+  "rejection",
+  "signal",
+  "load",
+  "killed",
+  "abort",
+] as const;
 
 /**
  * Why the app ended. `killed`: the shutdown deadline passed and init ended it. `abort`: process.abort(), or Node gave up
  * (out of heap).
  */
-export type ExitReason = (typeof REASONS)[number];
+export type ExitReason = (typeof EXIT_REASONS)[number];
 
 export type EnclaveMessage =
   | { readonly type: "hello"; readonly protocol: 1; readonly node: string; readonly name: string }
@@ -224,7 +233,7 @@ export function readEnclaveMessage(line: JsonNode): EnclaveMessage | undefined {
       return {
         type,
         status: line.get("status").integer(0, 255),
-        reason: line.get("reason").choice(REASONS),
+        reason: line.get("reason").choice(EXIT_REASONS),
         lastWords: lastWords.map((word) => word.string()),
       };
     }

@@ -2,6 +2,7 @@
  * Images built for development: how they mark what they attest, and the development channel (parent → enclave,
  * PORT_DEVELOPMENT), over which the parent replaces the app. No other image has either.
  */
+import { EXIT_REASONS, type ExitReason } from "./control.ts";
 import { type CloisterError, mismatch } from "./failure.ts";
 import { encodeFrame, FrameDecoder } from "./frame.ts";
 import { JsonNode } from "./json.ts";
@@ -36,20 +37,20 @@ export interface Replacement {
 export type DevelopmentReport =
   /** It serves; `ports`: vsock. */
   | { readonly type: "serving"; readonly generation: number; readonly ports: readonly number[] }
-  /** It ended; `reason` as in an exit report of control.ts. */
+  /** It ended. */
   | {
       readonly type: "ended";
       readonly generation: number;
       readonly status: number;
-      readonly reason: string;
+      readonly reason: ExitReason;
       /** Another one goes on serving in its place. */
       readonly replaced: boolean;
     };
 
-/** Bounds of one message, bytes, and of the files in it: far beyond any bundle. */
+/** Bounds of one replacement: bytes of its head, number of its files, bytes of all of them. Far beyond any bundle. */
 const HEAD_MAX = 4 * 1024 * 1024;
-const FILE_MAX = 256 * 1024 * 1024;
 const FILES_MAX = 65_536;
+const DATA_MAX = 256 * 1024 * 1024;
 const REPORT_MAX = 64 * 1024;
 const PORT_MAX = 2 ** 32 - 2;
 
@@ -76,25 +77,29 @@ interface Head {
 
 /** Cuts a stream into replacements; it holds at most one unfinished one. */
 export class ReplacementDecoder {
-  readonly #frames = new FrameDecoder(FILE_MAX, "E_DEVELOPMENT");
+  readonly #frames = new FrameDecoder(DATA_MAX, "E_DEVELOPMENT");
   #head: Head | undefined;
   #files: ReplacedFile[] = [];
+  #size = 0;
 
   /** Those that `chunk` completes. Throws E_DEVELOPMENT. */
   *push(chunk: Uint8Array): Generator<Replacement, void, undefined> {
     for (const frame of this.#frames.push(chunk)) {
       if (this.#head === undefined) this.#head = readHead(frame);
-      else this.#files.push({ ...this.#next(this.#head), data: frame });
+      else this.#add(this.#head, frame);
       const head: Head = this.#head;
       if (this.#files.length < head.files.length) continue;
       yield { ...head, files: this.#files };
       this.#head = undefined;
       this.#files = [];
+      this.#size = 0;
     }
   }
 
-  #next({ files }: Head): Head["files"][number] {
-    return files[this.#files.length] as Head["files"][number];
+  #add({ files }: Head, data: Uint8Array): void {
+    this.#size += data.length;
+    if (this.#size > DATA_MAX) throw tooMany(`files of ${this.#size} bytes`, DATA_MAX);
+    this.#files.push({ ...(files[this.#files.length] as Head["files"][number]), data });
   }
 }
 
@@ -147,7 +152,7 @@ function readReport(bytes: Uint8Array): DevelopmentReport {
     type,
     generation,
     status: node.get("status").integer(0, 255),
-    reason: node.get("reason").string(),
+    reason: node.get("reason").choice(EXIT_REASONS),
     replaced: node.get("replaced").boolean(),
   };
 }

@@ -22,6 +22,10 @@ export class Generations {
     this.#spare = this.#start();
   }
 
+  get isServing(): boolean {
+    return this.#serving !== undefined;
+  }
+
   /** Load what lies in /app now. The generation before serves until this one can. */
   begin(number: number): void {
     this.#loading?.signal("SIGKILL");

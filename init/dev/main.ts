@@ -79,7 +79,10 @@ class Development {
     } catch (error) {
       process.stderr.write(`${inspect(error)}\n`);
       const { generation } = replacement;
-      this.#report({ type: "ended", generation, status: 1, reason: "load", replaced: true });
+      const replaced = this.generations.isServing;
+      this.#report({ type: "ended", generation, status: 1, reason: "load", replaced });
+      // The parent sends what differs from what it sent before, which is not what lies here: no more of that.
+      this.#stream?.end();
       return;
     }
     this.generations.begin(replacement.generation);

@@ -91,15 +91,34 @@ test.each([
   expect(refusal(() => decode(bytes))).toContain(message);
 });
 
+test("refuses files that are more together than any bundle", () => {
+  const names = ["a", "b"].map((path) => ({ path, executable: false }));
+  const decoder = new ReplacementDecoder();
+  const push = (bytes: Uint8Array) => [...decoder.push(bytes)];
+  push(head({ ...good, files: names }));
+  push(Uint8Array.of(0x10, 0, 0, 0));
+  const piece = new Uint8Array(16 * 1024 * 1024);
+  for (let count = 0; count < 16; count++) expect(push(piece)).toEqual([]);
+  expect(refusal(() => push(encodeFrame(Uint8Array.of(0))))).toContain("got files of 268435457 bytes");
+});
+
 test("refuses reports that are none", () => {
   const decodeReports = (value: unknown) => [...new ReportDecoder().push(head(value))];
   expect(refusal(() => decodeReports({ ...reports[0], type: "over" }))).toContain("serving | ended");
   expect(refusal(() => decodeReports({ ...reports[0], ports: [0] }))).toContain("ports[0]: got 0");
   expect(refusal(() => decodeReports({ ...reports[1], status: 256 }))).toContain("status: got 256");
+  const shown = { ...reports[1], reason: "\u001b[2J" };
+  expect(refusal(() => decodeReports(shown))).toContain('reason: got "\\u001b[2J", expected return | ');
+  const long = Uint8Array.of(0, 1, 0, 1);
+  expect(refusal(() => [...new ReportDecoder().push(long)])).toContain(
+    "got 65537 bytes, expected at most 65536",
+  );
 });
 
-test("whatever the bytes, a result or a refusal", () => {
-  const stream = encodeReplacement(replacement);
+test.each([
+  ["replacement", encodeReplacement(replacement), decode],
+  ["report", concat(reports.map(encodeReport)), (bytes: Uint8Array) => [...new ReportDecoder().push(bytes)]],
+])("whatever the bytes of a %s, a result or a refusal", (_, stream, read) => {
   let refused = 0;
   fc.assert(
     fc.property(
@@ -110,7 +129,7 @@ test("whatever the bytes, a result or a refusal", () => {
         const changed = stream.slice(0, end);
         if (at < end) changed[at] = (changed[at] ?? 0) ^ bits;
         try {
-          decode(changed);
+          read(changed);
         } catch (error) {
           expect(error).toBeInstanceOf(CloisterError);
           refused++;
