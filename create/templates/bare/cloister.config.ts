@@ -3,5 +3,5 @@ import { defineConfig } from "cloister";
 export default defineConfig({
   entry: "server.ts",
   memory: "256M",
-  ports: [3000],
+  ports: [8080],
 });

@@ -1,7 +1,7 @@
-/** The entry module: TCP port 3000 is reachable on vsock port 3000. */
+/** The entry module: TCP port 8080 is reachable on vsock port 8080. */
 import { createApp } from "./app.ts";
 
-const server = createApp().listen(3000, () => console.log("listening on port 3000"));
+const server = createApp().listen(8080, () => console.log("listening on port 8080"));
 
 // Answer what has begun, then end with status 0.
 process.on("SIGTERM", () => server.close());
