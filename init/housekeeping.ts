@@ -152,16 +152,29 @@ async function report(status: number, reason: ExitReason): Promise<void> {
   Atomics.notify(data.reported, 0);
 }
 
-/** Take what is in the pipe now: a child of the app may hold its other end open for good. */
+/** As much as a pipe holds: pipe(7), "Pipe capacity". */
+const PIPE_BYTES = 64 * 1024;
+
+/**
+ * Take what is in the pipe now, and nothing after it: a child of the app may hold its other end open for good, and an app that
+ * is killed may write for ever.
+ */
 function drain({ fd, stream, output }: Output): void {
-  const chunk = Buffer.alloc(64 * 1024);
-  try {
-    for (let n = 1; n > 0 && !stream.destroyed; ) {
-      n = readSync(fd, chunk);
-      output.push(chunk.subarray(0, n));
-    }
-  } catch {
-    // EAGAIN: empty.
+  stream.pause();
+  const chunk = Buffer.alloc(PIPE_BYTES);
+  for (let left = chunk.length, n = 1; n > 0 && left > 0 && !stream.destroyed; left -= n) {
+    n = readNow(fd, chunk.subarray(0, left));
+    output.push(chunk.subarray(0, n));
   }
   output.end();
+}
+
+/** How many bytes; 0: nobody writes any more, or nothing is there yet. */
+function readNow(fd: number, into: Buffer): number {
+  try {
+    return readSync(fd, into);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EAGAIN") return 0;
+    throw error;
+  }
 }
