@@ -1,5 +1,5 @@
 /** What `cloister` alone says: what to do next in this folder, on this machine. */
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { type Dirent, existsSync, readdirSync, statSync } from "node:fs";
 import { join, relative } from "node:path";
 import { CloisterError } from "../format/errors.ts";
 import { chooseRunDirectory } from "../launcher/directory.ts";
@@ -13,8 +13,8 @@ const FOREIGN = new Set(["node_modules", "dist", "coverage"]);
 /** What an app is made from, and what is beside it: tests, declarations, bills of materials. */
 const SOURCE = /\.(?:[cm]?[jt]sx?|json|html|sql|graphql|pem|wasm|node)$/;
 const BESIDE = /\.(?:test|spec|d|cdx|spdx)\.\w+$/;
-/** Files that are looked at, at most: the advice must be quick in a home directory too. */
-const FILES_MAX = 5000;
+/** What is looked at, at most: the advice must be quick in a home directory too. */
+const ENTRIES_MAX = 20_000;
 
 export interface Surroundings {
   readonly directory: string;
@@ -144,10 +144,10 @@ interface Found {
 }
 
 function newestImage(directory: string): Found | undefined {
-  const names = readdirSync(directory).filter((name) => name.endsWith(".eif"));
+  const images = entriesOf(directory).filter(({ name }) => name.endsWith(".eif"));
   return newest(
     directory,
-    names.map((name) => join(directory, name)),
+    images.map(({ name }) => join(directory, name)),
   );
 }
 
@@ -155,15 +155,28 @@ function newestImage(directory: string): Found | undefined {
 function newestSource(directory: string): Found | undefined {
   const files: string[] = [];
   const folders = [directory];
+  let left = ENTRIES_MAX;
   for (const folder of folders) {
-    for (const entry of readdirSync(folder, { withFileTypes: true })) {
-      if (entry.name.startsWith(".") || FOREIGN.has(entry.name) || files.length >= FILES_MAX) continue;
+    for (const entry of entriesOf(folder).slice(0, left)) {
+      left--;
+      if (entry.name.startsWith(".") || FOREIGN.has(entry.name)) continue;
       const path = join(folder, entry.name);
       if (entry.isDirectory()) folders.push(path);
       else if (entry.isFile() && SOURCE.test(entry.name) && !BESIDE.test(entry.name)) files.push(path);
     }
   }
   return newest(directory, files);
+}
+
+/** None where this user may not look, or where it is gone since. */
+function entriesOf(folder: string): Dirent[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EACCES" || code === "ENOENT") return [];
+    throw error;
+  }
 }
 
 function newest(directory: string, files: readonly string[]): Found | undefined {

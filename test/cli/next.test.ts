@@ -1,5 +1,5 @@
 /** `cloister` alone: the folder's state, and a next step that exists. */
-import { utimesSync } from "node:fs";
+import { chmodSync, utimesSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { VERBS } from "../../cli/main.ts";
@@ -60,6 +60,22 @@ test.each(Object.entries(CASES))("%s is seen, and leads to verbs that exist", (_
   expect(text.split("\n").filter((line) => line.length > 100)).toEqual([]);
   const named = [...text.matchAll(/^ {2}(?:npx )?cloister (\w+)/gm)].map(([, verb]) => verb);
   expect(named.filter((verb) => !VERBS.some(({ name }) => name === verb))).toEqual([]);
+});
+
+test("a folder that this user may not read is passed over", () => {
+  const directory = folder({ "app.ts": "", "locked/secret.ts": "" });
+  chmodSync(directory, 0o755);
+  chmodSync(join(directory, "locked"), 0);
+  const around = { isParent: false, running: [], program: "cloister", directory };
+  // Root may read everything; 65534 is nobody.
+  const isRoot = process.geteuid?.() === 0;
+  if (isRoot) process.seteuid?.(65_534);
+  try {
+    expect(nextSteps(around)).toContain("cloister build");
+  } finally {
+    if (isRoot) process.seteuid?.(0);
+    chmodSync(join(directory, "locked"), 0o755);
+  }
 });
 
 test("is what the program prints, with status 0", async () => {
