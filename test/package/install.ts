@@ -44,7 +44,8 @@ export function install(): Installation {
   return { folder, packed, tarball: join(folder, packed.filename) };
 }
 
-function pack(directory: string, folder: string, options: readonly string[]): Packed {
+/** Packed into `folder` as it would be published. */
+export function pack(directory: string, folder: string, options: readonly string[]): Packed {
   const words = ["pack", "--json", "--pack-destination", folder, ...options];
   const output = execFileSync("npm", words, {
     cwd: directory,

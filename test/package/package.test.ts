@@ -2,13 +2,12 @@
  * What is published: packed, installed once into an empty folder, and used from there. It measures what the checkout
  * measures, its CLI runs on any Node, its types resolve; each template's tests pass; the getting-started page is true.
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { TEMPLATES } from "../../create/options.ts";
 import { freePort, type Installation, install, ROOT, run, SYSTEM_NODE } from "./install.ts";
+import { commandsOf, Reader } from "./page.ts";
 
 let installation: Installation;
 let folder: string;
@@ -118,74 +117,29 @@ describe.each(Object.keys(TEMPLATES))("the template %s", (template) => {
 });
 
 describe("docs/getting-started.md", () => {
-  let enclave: ChildProcess | undefined;
-  // It is left only by a test that failed.
-  afterAll(() => {
-    const { pid, exitCode, signalCode } = enclave ?? {};
-    if (pid !== undefined && exitCode === null && signalCode === null) process.kill(-pid, "SIGKILL");
-  });
+  let reader: Reader | undefined;
+  afterAll(() => reader?.stop());
 
   test("every command does what the page says", async () => {
-    const page = readFileSync(join(ROOT, "docs/getting-started.md"), "utf8");
-    const commands = [...page.matchAll(/```sh\n([\s\S]*?)```/g)].flatMap(([, block = ""]) =>
-      block.trim().split("\n"),
-    );
-    // The page's port may be taken here.
-    const port = await freePort();
-    let directory = folder;
+    reader = new Reader(folder, bin("create-cloister"), await freePort());
     const outputs = new Map<string, string>();
-    for (const command of commands) {
-      if (command.startsWith("npm create cloister ")) {
-        const words = command.split(" ").slice(3);
-        const { status } = run(directory, bin("create-cloister"), ...words, "--yes", "--no-install");
-        expect(status).toBe(0);
-      } else if (command.startsWith("cd ")) {
-        directory = join(directory, command.slice(3));
-        const path = join(directory, "package.json");
-        writeFileSync(path, readFileSync(path, "utf8").replace("--publish 8080:", `--publish ${port}:`));
-      } else if (command === "npm start") {
-        enclave = spawn("npm", ["start"], {
-          cwd: directory,
-          detached: true,
-          stdio: ["ignore", "pipe", "pipe"],
-        });
-        await started(enclave);
-      } else {
-        const { status, stdout, stderr } = run(directory, "bash", "-c", command.replace(":8080", `:${port}`));
-        expect([command, status, stderr]).toEqual([
-          command,
-          command.includes(" diff ") ? 1 : 0,
-          expect.anything(),
-        ]);
-        outputs.set(command.split(" ").slice(0, 3).join(" "), stdout);
-      }
+    for (const command of commandsOf(readFileSync(join(ROOT, "docs/getting-started.md"), "utf8"))) {
+      const { status, stdout, stderr } = await reader.type(command);
+      const expected = command.includes(" diff ") ? 1 : 0;
+      expect([command, status, stderr]).toEqual([command, expected, expect.anything()]);
+      const name = command.split(" ").slice(0, 3).join(" ");
+      outputs.set(name, (outputs.get(name) ?? "") + stdout);
     }
+    expect(outputs.get("curl http://127.0.0.1:8080/")).toBe(
+      ["an", "my", "my"].map((whose) => JSON.stringify({ hello: `from ${whose} enclave` })).join(""),
+    );
+    expect(outputs.get("npm test")).toMatch(/pass 3/);
     expect(outputs.get("curl --data psst")).toBe("PSST");
     expect(outputs.get("npx cloister attest")).toMatch(/\nverified; not checked: .*\n$/);
-    expect(outputs.get("npx cloister diff")).toMatch(
-      /PCR0 {2}differs[\s\S]*PCR1 {2}equal[\s\S]*PCR2 {2}differs/,
-    );
-    expect(outputs.get("npx cloister diff")).toMatch(/~ app\/main\.mjs: app\.ts {2}\d+ → \d+ characters/);
-    expect(JSON.parse(outputs.get("npx cloister inspect") ?? "")).toMatchObject({
-      name: "my-app",
-      ports: [8080],
-    });
-    if (enclave?.pid === undefined) throw new Error("the page starts no enclave");
-    // As a terminal's Ctrl-C: the whole group gets it.
-    process.kill(-enclave.pid, "SIGINT");
-    await once(enclave, "exit");
+    const diff = outputs.get("npx cloister diff");
+    expect(diff).toMatch(/PCR0 {2}differs[\s\S]*PCR1 {2}equal[\s\S]*PCR2 {2}differs/);
+    expect(diff).toMatch(/~ app\/main\.mjs: app\.ts {2}\d+ → \d+ characters/);
+    const [, enclave = ""] = /^({[\s\S]*})/m.exec(outputs.get("npx cloister inspect") ?? "") ?? [];
+    expect(JSON.parse(enclave)).toMatchObject({ name: "my-app", ports: [8080] });
   });
-
-  async function started({ stdout, stderr }: ChildProcess): Promise<void> {
-    let told = "";
-    stderr?.on("data", (chunk) => {
-      told += chunk;
-    });
-    let output = "";
-    for await (const chunk of stdout ?? []) {
-      output += chunk;
-      if (/^}$/m.test(output)) return;
-    }
-    throw new Error(`npm start ended: ${output}${told}`);
-  }
 });
