@@ -17,7 +17,7 @@ const DEPTH_MAX = 100;
 /** Undefined for a rule that names a field. Throws SyntaxError. */
 function patternOf(rule: string): RegExp | undefined {
   const [, pattern, flags] = /^\/(.+)\/(i?)$/s.exec(rule) ?? [];
-  return pattern === undefined ? undefined : new RegExp(pattern, `gv${flags}`);
+  return pattern === undefined ? undefined : new RegExp(pattern, `gu${flags}`);
 }
 
 /** Is it a rule? */

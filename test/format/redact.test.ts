@@ -44,6 +44,8 @@ describe("names", () => {
 describe("patterns", () => {
   test.each([
     ["text", ["/sk_\\w+/"], "key sk_a1, sk_b2!", "key [redacted], [redacted]!"],
+    ["a class as people write it", ["/[\\w.+-]+@[\\w-]+/"], "to ann.b@example now", "to [redacted] now"],
+    ["a character of two units", ["/^.$/"], "😀", "[redacted]"],
     ["either case", ["/KEY/i"], "key Key", "[redacted] [redacted]"],
     ["one case", ["/KEY/"], "key KEY", "key [redacted]"],
     ["a value of JSON", ["/sk_\\w+/"], '{"a":["sk_1"]}', '{"a":["[redacted]"]}'],
