@@ -1,10 +1,10 @@
 /** Ways to the same app side by side: what each takes of time, processor and memory. For inbound.ts and outbound.ts. */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { median, table } from "./image.ts";
-import type { Load, Way } from "./load.ts";
+import type { Latency, Load, Way } from "./load.ts";
 
 const CONNECTIONS = [1, 100, 1000];
 /** sysconf(_SC_CLK_TCK), the unit of /proc/pid/stat on every Linux that runs Node. */
@@ -39,10 +39,23 @@ export async function inChild<T>(
   return { result, child };
 }
 
-async function inOwnChild<T>(role: string, argument: unknown): Promise<T> {
+interface Used<T> {
+  readonly result: T;
+  /** Of the relay meanwhile. */
+  readonly cpu: number;
+}
+
+/**
+ * A client in a child, and what the relay used of the processor, seconds. It is read while the client's connections stand: a
+ * relay with a process for each takes what they used along when they end.
+ */
+async function inOwnChild<T>(role: string, argument: unknown, pids: readonly number[]): Promise<Used<T>> {
+  const before = cpuSeconds(pids);
   const { result, child } = await inChild<T>(role, argument);
+  const cpu = cpuSeconds(pids) - before;
   child.kill();
-  return result;
+  await once(child, "exit");
+  return { result, cpu };
 }
 
 // ------------------------------------------------------------------ measuring
@@ -60,18 +73,32 @@ function family(pids: readonly number[]): number[] {
   });
 }
 
-/** user + system time, of waited-for children too: fields 14 to 17 of proc(5) stat. Seconds. */
+/** Time of a process's threads on a processor, seconds: Documentation/scheduler/sched-stats.rst, /proc/PID/schedstat. */
+function ownSeconds(pid: number): number {
+  const tasks = readdirSync(`/proc/${pid}/task`);
+  const nanoseconds = tasks.map((task) =>
+    Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, "utf8").split(" ")[0]),
+  );
+  return nanoseconds.reduce((sum, time) => sum + time, 0) / 1e9;
+}
+
+/** Of children that were waited for: fields 16 and 17 of proc(5) stat. Of each that lives it would be rounded to 10 ms. */
+function childrenSeconds(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
+  return (Number(fields[13]) + Number(fields[14])) / TICKS_PER_SECOND;
+}
+
+/** Processor time of processes and their descendants, seconds. */
 function cpuSeconds(pids: readonly number[]): number {
-  let ticks = 0;
+  let seconds = 0;
   for (const pid of family(pids)) {
     try {
-      const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
-      for (const index of [11, 12, 13, 14]) ticks += Number(fields[index]);
+      seconds += ownSeconds(pid) + childrenSeconds(pid);
     } catch {
       // As above.
     }
   }
-  return ticks / TICKS_PER_SECOND;
+  return seconds;
 }
 
 /** Proportional set size, KiB: shared pages count once. */
@@ -87,33 +114,29 @@ type Measure = (target: Target, seconds: number) => Promise<Row>;
 
 function requests(connections: number): Measure {
   return async ({ http, pids }, seconds) => {
-    const cpu = cpuSeconds(pids);
     const load: Load = { ...http, connections, seconds };
-    const result = await inOwnChild<{ perSecond: number; p50Ms: number; p99Ms: number }>("request", load);
+    const { result, cpu } = await inOwnChild<Latency>("request", load, pids);
     // Of the warm-up too, a second more.
-    const used = ((cpuSeconds(pids) - cpu) * seconds) / (seconds + 1);
+    const used = (cpu * seconds) / (seconds + 1);
     return { ...result, cpuMicros: Math.round((used / (result.perSecond * seconds)) * 1e7) / 10 };
   };
 }
 
 function streams(way: "D" | "U", connections: number): Measure {
   return async ({ bytes, pids }, seconds) => {
-    const cpu = cpuSeconds(pids);
-    const megabytes = await inOwnChild<number>(way, { ...bytes, connections, seconds });
-    const used = cpuSeconds(pids) - cpu;
+    const load: Load = { ...bytes, connections, seconds };
+    const { result: megabytes, cpu } = await inOwnChild<number>(way, load, pids);
     return {
       mbPerSecond: Math.round(megabytes / seconds),
-      cpuSecondsPerGb: Math.round((used / megabytes) * 1e6) / 1e3,
+      cpuSecondsPerGb: Math.round((cpu / megabytes) * 1e6) / 1e3,
     };
   };
 }
 
 const connects: Measure = async ({ bytes, pids }, seconds) => {
-  const cpu = cpuSeconds(pids);
   const load: Load = { ...bytes, connections: 32, seconds };
-  const result = await inOwnChild<{ perSecond: number; p50Ms: number; p99Ms: number }>("connects", load);
-  const used = cpuSeconds(pids) - cpu;
-  return { ...result, cpuMicros: Math.round((used / (result.perSecond * seconds)) * 1e6) };
+  const { result, cpu } = await inOwnChild<Latency>("connects", load, pids);
+  return { ...result, cpuMicros: Math.round((cpu / (result.perSecond * seconds)) * 1e6) };
 };
 
 const idle: Measure = async ({ bytes, pids }) => {
@@ -136,16 +159,54 @@ const MEASURES: Readonly<Record<string, Measure>> = {
   "memory of 1,000 idle connections": idle,
 };
 
+/** In seconds, not minutes: whether something is badly wrong. */
+const QUICK: readonly string[] = [
+  "requests, 100 connections",
+  "throughput to the app, 1 connection",
+  "connect, 1 byte there and back, close",
+];
+
+/** How long, how often, and what. */
+export interface Extent {
+  readonly rounds: number;
+  readonly seconds: number;
+  /** What is measured has this in its name. */
+  readonly only: string;
+  readonly quick: boolean;
+}
+
+/** Options of the scripts. */
+export const OPTIONS = {
+  role: { type: "string" },
+  rounds: { type: "string", default: "3" },
+  seconds: { type: "string", default: "4" },
+  only: { type: "string", default: "" },
+  quick: { type: "boolean", default: false },
+  vm: { type: "boolean", default: false },
+} as const;
+
+type Given = {
+  readonly rounds: string;
+  readonly seconds: string;
+  readonly only: string;
+  readonly quick: boolean;
+};
+
+export function extentOf({ rounds, seconds, only, quick }: Given): Extent {
+  if (quick) return { rounds: 1, seconds: 1, only, quick };
+  return { rounds: Number(rounds), seconds: Number(seconds), only, quick };
+}
+
 /** The middle one of each number. */
 function middle(rows: readonly Row[]): Row {
   const keys = Object.keys(rows[0] ?? {});
   return Object.fromEntries(keys.map((key) => [key, median(rows.map((row) => row[key] ?? 0))]));
 }
 
-export async function compare(targets: readonly Target[], rounds: number, seconds: number, only: string) {
+export async function compare(targets: readonly Target[], { rounds, seconds, only, quick }: Extent) {
   const results: Record<string, Record<string, Row>> = {};
   for (const [what, measure] of Object.entries(MEASURES)) {
-    if (!what.includes(only)) continue;
+    if (!what.includes(only) || (quick && !QUICK.includes(what))) continue;
     const rows = new Map<string, Row[]>();
     for (let round = 0; round < rounds; round++) {
       for (const target of targets) {

@@ -1,6 +1,6 @@
 /**
  * What the relay of a published port costs, against socat (TCP to Unix socket) in its place and against no relay at all:
- * `node bench/inbound.ts [--seconds N] [--rounds N] [--vm]`. `apt-get install socat` first; without it its rows are left out.
+ * `node bench/inbound.ts [--seconds N] [--rounds N] [--only TEXT] [--quick] [--vm]`. `apt-get install socat` first; without it its rows are left out.
  * A table on stderr, one JSON value on stdout.
  *
  * The app is a plain process that listens on a TCP port and on a Unix socket, the same for all; the relay connects to the
@@ -17,7 +17,7 @@ import { createEmulatedDevice } from "../emulator/index.ts";
 import { launch } from "../launcher/index.ts";
 import { publishPort } from "../launcher/publish.ts";
 import { connectUnix, openUnix, pathAddress } from "../linux/unix.ts";
-import { compare, inChild, type Target } from "./compare.ts";
+import { compare, type Extent, extentOf, inChild, OPTIONS, type Target } from "./compare.ts";
 import { withImage } from "./image.ts";
 import type { AppPorts } from "./role.ts";
 
@@ -85,7 +85,7 @@ async function socat(folder: string, blockBytes: number): Promise<Target> {
   };
 }
 
-async function main(rounds: number, seconds: number, only: string, withVm: boolean): Promise<void> {
+async function main(extent: Extent, withVm: boolean): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "cloister-inbound-"));
   await using stack = new AsyncDisposableStack();
   stack.defer(() => rmSync(folder, { recursive: true, force: true }));
@@ -106,16 +106,16 @@ async function main(rounds: number, seconds: number, only: string, withVm: boole
   } else {
     console.error("no socat here: its rows are left out (apt-get install socat)");
   }
-  const relayed = await compare(targets, rounds, seconds, only);
+  const relayed = await compare(targets, extent);
   console.log(
     JSON.stringify({
-      inbound: { rounds, seconds, relayed, ...(withVm && { vm: await compareVm(rounds, seconds) }) },
+      inbound: { ...extent, relayed, ...(withVm && { vm: await compareVm(extent) }) },
     }),
   );
 }
 
 /** The hello example in an enclave, by its published port. */
-async function compareVm(rounds: number, seconds: number) {
+async function compareVm(extent: Extent) {
   return await withImage({}, async ({ eifPath }) => {
     using device = createEmulatedDevice();
     await using enclave = await launch(eifPath, {
@@ -131,19 +131,10 @@ async function compareVm(rounds: number, seconds: number) {
       pids: [],
       stop: () => {},
     };
-    return await compare([target], rounds, seconds, "requests");
+    return await compare([target], { ...extent, only: "requests" });
   });
 }
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    role: { type: "string" },
-    rounds: { type: "string", default: "3" },
-    seconds: { type: "string", default: "4" },
-    only: { type: "string", default: "" },
-    vm: { type: "boolean", default: false },
-  },
-});
+const { values, positionals } = parseArgs({ allowPositionals: true, options: OPTIONS });
 if (values.role === "relay") process.send?.(await serveRelay(JSON.parse(positionals[0] ?? "")));
-else await main(Number(values.rounds), Number(values.seconds), values.only, values.vm);
+else await main(extentOf(values), values.vm);

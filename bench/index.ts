@@ -5,6 +5,7 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 
+/** Each with its arguments. */
 const SCRIPTS = [
   "build",
   "boot",
@@ -17,15 +18,18 @@ const SCRIPTS = [
   "logs",
   "dev",
   "verify",
+  "inbound --quick",
+  "outbound --quick",
 ];
 
 const results: Record<string, unknown> = {
   machine: { cpus: cpus().length, model: cpus()[0]?.model, node: process.version },
 };
-for (const name of SCRIPTS) {
-  console.error(`== ${name}`);
+for (const line of SCRIPTS) {
+  console.error(`== ${line}`);
+  const [name = "", ...options] = line.split(" ");
   const script = join(import.meta.dirname, `${name}.ts`);
-  const child = spawn(process.execPath, [script], { stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(process.execPath, [script, ...options], { stdio: ["ignore", "pipe", "inherit"] });
   const [output] = await Promise.all([text(child.stdout), once(child, "exit")]);
   if (child.exitCode !== 0) process.exitCode = 1;
   else results[name] = JSON.parse(output);

@@ -66,11 +66,10 @@ function latency(times: number[], seconds: number): Latency {
   return { perSecond: Math.round(times.length / seconds), p50Ms: quantile(0.5), p99Ms: quantile(0.99) };
 }
 
-/** Connections that stay, each with one request at a time; a second to warm up. */
+/** Connections that stay, each with one request at a time; a second to warm up. They go on until the process ends. */
 export async function request({ connections, seconds, ...way }: Load): Promise<Latency> {
   const length = await answerLength(way);
   const times: number[] = [];
-  const sockets: Socket[] = [];
   let since = Number.POSITIVE_INFINITY;
   for (let n = 0; n < connections; n++) {
     let [begin, missing] = [0, length];
@@ -82,27 +81,20 @@ export async function request({ connections, seconds, ...way }: Load): Promise<L
       [begin, missing] = [now, length];
       socket.write(GET);
     });
-    socket.on("error", (error) => {
-      if (since !== Number.NEGATIVE_INFINITY) throw error;
-    });
-    sockets.push(socket);
     begin = performance.now();
     socket.write(GET);
   }
   await after(1);
   since = performance.now();
   await after(seconds);
-  const result = latency(times, seconds);
-  since = Number.NEGATIVE_INFINITY;
-  for (const socket of sockets) socket.destroy();
-  return result;
+  return latency(times, seconds);
 }
 
 function after(seconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 }
 
-/** Bytes without end, `D`own or `U`p. Megabytes (1e6) that were carried. */
+/** Bytes without end, `D`own or `U`p. Megabytes (1e6) that were carried in time; they flow until the process ends. */
 export async function stream({ connections, seconds, ...place }: Load, way: "D" | "U"): Promise<number> {
   let bytes = 0;
   const chunk = Buffer.alloc(64 * 1024, 98);
@@ -124,7 +116,6 @@ export async function stream({ connections, seconds, ...place }: Load, way: "D" 
     (sum, { bytesWritten, writableLength }) => sum + bytesWritten - writableLength,
     0,
   );
-  for (const socket of sockets) socket.destroy();
   return (way === "D" ? bytes : sent) / 1e6;
 }
 

@@ -1,6 +1,6 @@
 /**
  * What the parent's proxy costs outbound connections, against socat (Unix socket to TCP) in its place and against no proxy
- * at all: `node bench/outbound.ts [--seconds N] [--rounds N] [--only TEXT] [--vm]`. `apt-get install socat` first; without
+ * at all: `node bench/outbound.ts [--seconds N] [--rounds N] [--only TEXT] [--quick] [--vm]`. `apt-get install socat` first; without
  * it its rows are left out. A table on stderr, one JSON value on stdout.
  *
  * The remote is a plain process that listens on a TCP port, the same for all; clients connect to a Unix socket where an
@@ -22,7 +22,7 @@ import type { VsockStream } from "../launcher/device.ts";
 import { EgressProxy } from "../launcher/egress.ts";
 import { launch } from "../launcher/index.ts";
 import { buildApp } from "../test/e2e/enclave.ts";
-import { compare, inChild, type Target } from "./compare.ts";
+import { compare, type Extent, extentOf, inChild, OPTIONS, type Target } from "./compare.ts";
 import { median, table } from "./image.ts";
 import type { AppPorts } from "./role.ts";
 
@@ -123,16 +123,21 @@ async function compareVm(ports: AppPorts, rounds: number) {
     });
     await enclave.ready;
     const rows: { connections: number; perSecond: number; p50Ms: number; p99Ms: number }[] = [];
-    for (const connections of [1, 100]) {
+    for (const connections of [1, 100, 1000]) {
+      const count = Math.max(1000, 3 * connections);
       const all: { perSecond: number; p50Ms: number; p99Ms: number }[] = [];
       for (let round = 0; round <= rounds; round++) {
-        const url = `http://127.0.0.1:${enclave.published[0]?.port}/?count=1000&c=${connections}&host=${HOST}&port=80`;
+        const url = `http://127.0.0.1:${enclave.published[0]?.port}/?count=${count}&c=${connections}&host=${HOST}&port=80`;
         const begin = performance.now();
         const times = ((await (await fetch(url)).json()) as number[]).sort((a, b) => a - b);
         const seconds = (performance.now() - begin) / 1000;
         // The first round warms up.
         if (round > 0)
-          all.push({ perSecond: 1000 / seconds, p50Ms: times[500] ?? 0, p99Ms: times[990] ?? 0 });
+          all.push({
+            perSecond: count / seconds,
+            p50Ms: times[Math.floor(count * 0.5)] ?? 0,
+            p99Ms: times[Math.floor(count * 0.99)] ?? 0,
+          });
       }
       const middle = (key: "perSecond" | "p50Ms" | "p99Ms") =>
         Math.round(median(all.map((row) => row[key])) * 100) / 100;
@@ -150,7 +155,7 @@ async function compareVm(ports: AppPorts, rounds: number) {
   }
 }
 
-async function main(rounds: number, seconds: number, only: string, withVm: boolean): Promise<void> {
+async function main(extent: Extent, withVm: boolean): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "cloister-outbound-"));
   await using stack = new AsyncDisposableStack();
   stack.defer(() => rmSync(folder, { recursive: true, force: true }));
@@ -185,20 +190,11 @@ async function main(rounds: number, seconds: number, only: string, withVm: boole
   } else {
     console.error("no socat here: its rows are left out (apt-get install socat)");
   }
-  const relayed = await compare(targets, rounds, seconds, only);
-  const vm = withVm ? { vm: await compareVm(app.result, rounds) } : {};
-  console.log(JSON.stringify({ outbound: { rounds, seconds, relayed, ...vm } }));
+  const relayed = await compare(targets, extent);
+  const vm = withVm ? { vm: await compareVm(app.result, extent.rounds) } : {};
+  console.log(JSON.stringify({ outbound: { ...extent, relayed, ...vm } }));
 }
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    role: { type: "string" },
-    rounds: { type: "string", default: "3" },
-    seconds: { type: "string", default: "4" },
-    only: { type: "string", default: "" },
-    vm: { type: "boolean", default: false },
-  },
-});
+const { values, positionals } = parseArgs({ allowPositionals: true, options: OPTIONS });
 if (values.role === "proxy") process.send?.(await serveProxy(JSON.parse(positionals[0] ?? "") as Place));
-else await main(Number(values.rounds), Number(values.seconds), values.only, values.vm);
+else await main(extentOf(values), values.vm);
