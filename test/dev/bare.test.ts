@@ -1,13 +1,13 @@
 /** A bare enclave as `cloister dev --bare` runs it. What it shares with a VM: enclave.test.ts. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { text } from "node:stream/consumers";
 import { build } from "esbuild";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { BARE_DIFFERENCES, type BareEnclave, type BareOptions, startBare } from "../../dev/bare/index.ts";
 import type { EnclaveEvent } from "../../launcher/event.ts";
 import { bundleApp } from "../../packer/bundle.ts";
@@ -93,15 +93,19 @@ describe("its end", () => {
   });
 
   test("comes with the last words, whole, and leaves no folder", async () => {
-    const before = readdirSync(tmpdir());
+    const own = mkdtempSync(join(tmpdir(), "cloister-bare-"));
+    onTestFinished(() => {
+      vi.unstubAllEnvs();
+      rmSync(own, { recursive: true, force: true });
+    });
+    vi.stubEnv("TMPDIR", own);
     const source = "for (let i = 0; i < 5000; i++) console.error('line ' + i);\nprocess.exit(3);";
     const { report, ...made } = await ends(source);
     const words = report.kind === "app" ? report.lastWords : [];
     expect(words).toHaveLength(20);
     expect(words.at(-1)).toBe("line 4999");
     expect(logs(made)).toHaveLength(5000);
-    const now = readdirSync(tmpdir()).filter((name) => !before.includes(name));
-    expect(now.filter((name) => existsSync(join(tmpdir(), name, "main.mjs")))).toEqual([]);
+    expect(readdirSync(own).filter((name) => existsSync(join(own, name, "main.mjs")))).toEqual([]);
   });
 
   test("before it is ready is why it is not", async () => {

@@ -1,6 +1,5 @@
 /** What createEnclave refuses, and how one that does not get ready ends. No VM. */
 import { readdirSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { createEnclave, type EnclaveOptions } from "../../dev/emulator.ts";
@@ -9,13 +8,15 @@ import { type Folder, makeProject } from "./app.ts";
 let project: Folder;
 beforeEach(() => {
   project = makeProject();
+  // What is left behind is then this test's, whatever runs beside it.
+  vi.stubEnv("TMPDIR", project.directory);
   return () => project[Symbol.dispose]();
 });
 afterEach(() => vi.unstubAllEnvs());
 
 const create = (options: EnclaveOptions) =>
   createEnclave({ directory: project.directory, mode: "bare", ...options });
-const folders = () => readdirSync(tmpdir()).filter((name) => /^cloister-test-/.test(name));
+const folders = () => readdirSync(project.directory).filter((name) => /^cloister-(?!dev-test-)/.test(name));
 
 describe("refused, with nothing left behind", () => {
   const answer = { fetch: () => new Response() };
@@ -42,9 +43,8 @@ describe("refused, with nothing left behind", () => {
     ["an entry that is not there", { entry: "nowhere.ts" }, "nowhere.ts: found no file"],
     ["a configuration that is wrong", { config: { cpus: 0 } }, "cpus: got 0"],
   ])("%s", async (_, options, message) => {
-    const before = folders();
     await expect(create(options)).rejects.toThrow(message);
-    expect(folders().filter((name) => !before.includes(name))).toEqual([]);
+    expect(folders()).toEqual([]);
   });
 
   test("a mode of the environment that is none", async () => {
@@ -93,6 +93,7 @@ test("one that never serves ends when its time is over", async () => {
   const enclave = await started("setInterval(() => {}, 1000); export {};", { timeoutMs: 2_000 });
   await expect(enclave.ready).rejects.toMatchObject({ code: "E_NOT_READY" });
   expect(await enclave.exited).toEqual({ kind: "terminated" });
+  expect(folders()).toEqual([]);
 });
 
 test("the caller's signal ends it", async () => {

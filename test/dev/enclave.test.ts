@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 import { afterAll, beforeAll, describe, expect, onTestFailed, test } from "vitest";
 import { createEnclave, type TestEnclave } from "../../dev/emulator.ts";
+import "../../dev/vitest.ts";
 import { verifyAttestation } from "../../format/verify.ts";
 import { type Folder, makeProject } from "./app.ts";
 
@@ -99,6 +100,15 @@ describe.each(["bare", "vm"] as const)("%s", (mode) => {
     await expect(verifyAttestation(document, { pcrs: trust.pcrs, nonce: NONCE })).rejects.toMatchObject({
       code: "E_ATTESTATION_ROOT",
     });
+  });
+
+  check("has the measurements of its image, where it has one", async () => {
+    if (mode === "bare") {
+      await expect(expect(enclave).toHaveMeasurements(enclave.measurements)).rejects.toThrow("has no image");
+      return;
+    }
+    await expect(enclave).toHaveMeasurements(enclave.measurements);
+    await expect(enclave).not.toHaveMeasurements({ PCR0: enclave.measurements.PCR1 });
   });
 
   check("mocks answer in place of what the list has, TLS and all", async () => {

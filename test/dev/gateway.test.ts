@@ -4,7 +4,7 @@ import { Duplex } from "node:stream";
 import { text } from "node:stream/consumers";
 import { expect, test } from "vitest";
 import { publishBare } from "../../dev/bare/publish.ts";
-import { defaultPorts, Gateway } from "../../dev/gateway.ts";
+import { defaultPorts, Gateway, type Listen } from "../../dev/gateway.ts";
 import { CloisterError } from "../../format/errors.ts";
 import type { VsockStream } from "../../launcher/device.ts";
 
@@ -92,8 +92,19 @@ test("a port that another program has is a free one instead, unless it was asked
     expect(gateway.ports[0]?.port).not.toBe(port);
     expect(await ask(gateway)).toBe("port 8080");
   }
-  const failed = await Gateway.open([...free, { ...wanted, strict: true }], options).catch((error) => error);
+  const opened: number[] = [];
+  const listen: Listen = async (place) => {
+    const publisher = await publishBare(place);
+    opened.push(publisher.port);
+    return publisher;
+  };
+  const failed = await Gateway.open([...free, { ...wanted, strict: true }], { ...options, listen }).catch(
+    (error) => error,
+  );
   expect(failed).toBeInstanceOf(CloisterError);
   expect(failed.code).toBe("E_PORT_TAKEN");
+  const [socket] = opened.map((closed) => connectTcp(closed, "127.0.0.1"));
+  const [error] = await once(socket ?? other, "error");
+  expect(error.code).toBe("ECONNREFUSED");
   other.close();
 });

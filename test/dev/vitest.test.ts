@@ -4,12 +4,13 @@ import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { expect, onTestFinished, test } from "vitest";
+import { afterAll, expect, onTestFinished, test } from "vitest";
 import { enclaveTest } from "../../dev/vitest.ts";
 import { makeProject } from "./app.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
 const project = makeProject();
+afterAll(() => project[Symbol.dispose]());
 const own = enclaveTest({ directory: project.directory, mode: "bare" });
 
 own("a test has an enclave that is ready", async ({ enclave }) => {
@@ -17,10 +18,9 @@ own("a test has an enclave that is ready", async ({ enclave }) => {
 });
 
 own("the next one has the same, and no measurements of it, for it has no image", async ({ enclave }) => {
-  const bodies = enclave.logs.map(({ text }) => text);
-  expect(bodies).toEqual(["hello from the app"]);
+  const said = enclave.logs.filter(({ source }) => source === "stdout").map(({ text }) => text);
+  expect(said).toEqual(["hello from the app"]);
   await expect(expect(enclave).toHaveMeasurements()).rejects.toThrow("got a bare enclave");
-  project[Symbol.dispose]();
 });
 
 const measurements = { PCR0: "00".repeat(48), PCR1: "11".repeat(48), PCR2: "22".repeat(48) };
