@@ -128,7 +128,7 @@ function explainMissing(findQemu: () => string): void {
     findQemu();
   } catch (error) {
     if (!(error instanceof CloisterError) || error.code !== "E_QEMU_MISSING") throw error;
-    const fix = `${error.fix ?? ""} Or run it without a VM: \`cloister dev --bare\`.`.trim();
+    const fix = `${error.fix ?? "Install QEMU"}. Or run it without a VM: \`cloister dev --bare\`.`;
     throw new CloisterError(error.code, error.message, { fix, cause: error });
   }
 }

@@ -17,13 +17,18 @@ function parentToFollow({ CLOISTER_WRAPPER_PID, npm_lifecycle_event }: NodeJS.Pr
   return isScript ? process.ppid : undefined;
 }
 
-const interrupted = new AbortController();
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  process.on(signal, () => {
-    // The second one means now: the enclave dies with this process.
-    if (interrupted.signal.aborted) process.exit(signal === "SIGINT" ? 130 : 143);
-    interrupted.abort(signal);
-  });
+let interrupted: AbortController | undefined;
+
+function listenToSignals(): AbortController {
+  const controller = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.on(signal, () => {
+      // The second one means now: the enclave dies with this process.
+      if (controller.signal.aborted) process.exit(signal === "SIGINT" ? 130 : 143);
+      controller.abort(signal);
+    });
+  }
+  return controller;
 }
 // `cloister … | head`: the reader has what it wanted.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
@@ -38,6 +43,10 @@ process.exit(
     stdin: process.stdin,
     env: process.env,
     directory: process.cwd(),
-    signal: interrupted.signal,
+    // A verb that never asks for it, such as a build, is ended by the first signal.
+    get signal() {
+      interrupted ??= listenToSignals();
+      return interrupted.signal;
+    },
   }),
 );

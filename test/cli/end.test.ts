@@ -1,7 +1,7 @@
-/** Whose end ends `cloister dev` and `run`: that of the shell which npm starts for a script. */
+/** What ends a verb from outside: a signal, and the end of the shell which npm starts for a script. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -29,6 +29,27 @@ test("a script's shell that is ended takes cloister dev with it", async () => {
   ]);
   expect(output).toContain("cloister: stopping\n");
 });
+
+test.each(["SIGINT", "SIGTERM"] as const)(
+  "a build is ended by the first %s, and writes nothing",
+  async (signal) => {
+    const directory = mkdtempSync(join(tmpdir(), "cloister-end-"));
+    onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+    writeFileSync(join(directory, "app.ts"), "");
+    // It builds for ever.
+    const config = 'console.log("building"); await new Promise((resolve) => setTimeout(resolve, 1e9));';
+    writeFileSync(join(directory, "cloister.config.ts"), config);
+    const build = spawn(process.execPath, [CLOISTER, "build"], {
+      cwd: directory,
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    onTestFinished(() => void build.kill("SIGKILL"));
+    await once(build.stdout, "data");
+    build.kill(signal);
+    expect(await once(build, "exit")).toEqual([null, signal]);
+    expect(readdirSync(directory).filter((name) => name.includes(".eif"))).toEqual([]);
+  },
+);
 
 /** What a test that failed left. */
 function endGroup(leader: number | undefined): void {
