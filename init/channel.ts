@@ -1,5 +1,6 @@
 /** The enclave's end of the control channel: tells the parent what happens, obeys it, and does without it. */
 import type { Duplex } from "node:stream";
+import { VSOCK_WRITE_MAX } from "../format/abi.ts";
 import {
   type EnclaveMessage,
   encodeMessage,
@@ -13,9 +14,6 @@ import type { RecordRing } from "./records.ts";
 /** A parent that is absent (nitro-cli) refuses in microseconds, so asking now and then costs nothing. */
 const RETRY_FIRST_MS = 1_000;
 const RETRY_MAX_MS = 30_000;
-
-/** What the kernel makes one packet of (net/vmw_vsock/virtio_transport_common.c), and the stream's own limit. */
-const WRITE_BYTES = 32 * 1024;
 
 export interface ChannelOptions {
   /** The first message on every connection. */
@@ -112,7 +110,7 @@ export class ControlChannel {
 
   /** Many lines, one write: each write is a vsock packet. */
   #waiting(): Uint8Array {
-    return encodeMessages(() => this.#next(), WRITE_BYTES);
+    return encodeMessages(() => this.#next(), VSOCK_WRITE_MAX);
   }
 
   #next(): EnclaveMessage | undefined {
