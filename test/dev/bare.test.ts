@@ -179,6 +179,15 @@ test("an error shows the line of the app's own file", async () => {
   expect(logs(made).join("\n")).toMatch(/cloister-dev-test-\w+\/app\.ts:2:7/);
 });
 
+test.each([
+  ["a handler without a name", "export default () => new Response('x');"],
+  ["a misspelt one", "export default { fech: () => new Response('x') };"],
+])("%s is no handler, which is told", async (_, source) => {
+  const made = await run({ "app.ts": source });
+  expect(await made.enclave.exited).toMatchObject({ kind: "app", status: 0, reason: "return" });
+  expect(logs(made)).toContain("the default export has no function named fetch: nothing serves it");
+});
+
 test("what it is not is said in sentences", () => {
   expect(BARE_DIFFERENCES.length).toBeGreaterThan(4);
   for (const difference of BARE_DIFFERENCES) expect(difference).toMatch(/^[A-Z].*\.$/);
