@@ -18,23 +18,12 @@ export function encodeApp(
   bundle: Bundle,
   development: readonly Program[] = [],
 ): Uint8Array[] {
-  const { ports, env, egress, attestation, tls, ready, redact, tmpMiB, proxyProtocol } = project.config;
-  const ca = readAuthorities(project);
-  const { entry } = bundle;
   const enclave = encodeEnclaveJson({
+    ...project.config,
     version: 1,
     name: project.name,
-    entry,
-    ports,
-    env,
-    egress,
-    ca,
-    attestation,
-    tls,
-    ready,
-    redact,
-    tmpMiB,
-    proxyProtocol,
+    entry: bundle.entry,
+    ca: readAuthorities(project),
     dev: development.length > 0,
   });
   const app = [
