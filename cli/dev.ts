@@ -178,7 +178,10 @@ interface Hand {
 
 /** What keys do, by their letter. */
 const KEYS: Readonly<Record<string, { readonly text: string; readonly act: (hand: Hand) => void }>> = {
-  r: { text: "restart in a fresh VM", act: ({ loop }) => loop.restart({ fresh: true }) },
+  r: {
+    text: "restart in a fresh VM; with --bare, in a fresh process",
+    act: ({ loop }) => loop.restart({ fresh: true }),
+  },
   b: { text: "build and run again", act: ({ loop }) => loop.restart({ fresh: false }) },
   h: { text: "this list", act: ({ say }) => say(keyList()) },
   q: { text: "quit, as Ctrl-C", act: ({ quit }) => quit() },

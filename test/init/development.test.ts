@@ -31,7 +31,7 @@ test("files are made, replaced and removed, with their modes, and nothing else i
   expect(statSync(join(app, "assets/deep/tool")).mode & 0o777).toBe(0o755);
   expect(statSync(join(app, "main.mjs")).mode & 0o777).toBe(0o644);
   replace([], ["assets/deep/tool", "never/was"]);
-  expect(readdirSync(join(app, "assets/deep"))).toEqual([]);
+  expect(readdirSync(app)).toEqual(["main.mjs"]);
   expect(readdirSync(folder)).toEqual(["app"]);
 });
 
@@ -40,9 +40,11 @@ test("no name of the app's is in the way of another", () => {
   expect([read("main.mjs"), read("main.mjs.new")]).toEqual(["two", "a file too"]);
 });
 
-test("a file may become a folder", () => {
+test("a file may become a folder, and the reverse", () => {
   replace([file("main.mjs/part", "two")], ["main.mjs"]);
   expect(read("main.mjs/part")).toBe("two");
+  replace([file("main.mjs", "three")], ["main.mjs/part"]);
+  expect(read("main.mjs")).toBe("three");
 });
 
 test("a file that is read while it is replaced is whole", () => {
