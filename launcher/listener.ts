@@ -95,12 +95,21 @@ async function listenUnix(server: Server, path: string): Promise<void> {
 
 /** A socket that nobody listens on any more. */
 async function isStale(path: string): Promise<boolean> {
-  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return false;
+  if (!isSocket(path)) return false;
   const { promise, resolve } = Promise.withResolvers<boolean>();
   const socket = connect(path);
   socket.once("connect", () => resolve(false));
   socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code === "ECONNREFUSED"));
   return await promise.finally(() => socket.destroy());
+}
+
+/** False too where one may not look (EACCES) or a folder is none (ENOTDIR): listening there fails, and says so. */
+function isSocket(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true;
+  } catch {
+    return false;
+  }
 }
 
 async function listenSystemd(server: Server, name: string, env: NodeJS.ProcessEnv): Promise<void> {
