@@ -16,6 +16,7 @@ const SCRIPTS = [
   "attested",
   "launch",
   "logs",
+  "create",
   "dev",
   "verify",
   "inbound --quick",
