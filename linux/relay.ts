@@ -38,6 +38,8 @@ const EVENT_BYTES = DATA + 8;
 const BATCH = 512;
 /** Rounds until the rest of this process has a turn. */
 const ROUNDS = 16;
+/** Events of a round after which another look at the descriptors is not worth a system call. */
+const FEW = 2;
 
 const SHUT_WR = 1;
 const SOL_SOCKET = 1;
@@ -164,7 +166,7 @@ export class Relay {
   /** Everything that is ready, each end once a round. */
   #turn(): void {
     for (let round = 0; round < ROUNDS; round++) {
-      this.#collect();
+      const count = this.#collect();
       // Those that an error ended, which leaves nothing to pump.
       this.#closeDescriptors();
       if (this.#queue.length === 0) return;
@@ -175,17 +177,21 @@ export class Relay {
         this.#pump(end);
       }
       this.#closeDescriptors();
+      // Where little happens, nothing has happened meanwhile; if it has, the event loop says so.
+      if (this.#queue.length === 0 && count <= FEW) return;
     }
     if (this.#queue.length > 0) this.#schedule();
   }
 
-  #collect(): void {
+  /** How many events there were. */
+  #collect(): number {
     const count = check(libc.epoll_wait(this.#epoll, events, BATCH, 0), "epoll_wait");
     for (let index = 0; index < count; index++) {
       const mask = events.getUint32(index * EVENT_BYTES, true);
       const end = this.#ends.get(events.getUint32(index * EVENT_BYTES + DATA, true));
       if (end?.peer !== undefined) this.#note(end, end.peer, mask);
     }
+    return count;
   }
 
   #note(end: End, peer: End, mask: number): void {
