@@ -64,7 +64,13 @@ async function firstResponse(
 ) {
   if (cold) rmSync(join(home, "cache"), { recursive: true, force: true });
   const begin = performance.now();
-  execFileSync("npm", ["create", "cloister", "my-app", "--", "--yes"], { cwd, env, stdio: "ignore" });
+  const creation = spawn("npm", ["create", "cloister", "my-app", "--", "--yes"], {
+    cwd,
+    env,
+    stdio: "ignore",
+  });
+  const [status] = await once(creation, "exit");
+  if (status !== 0) throw new Error(`npm create: got exit status ${status}, expected 0`);
   const createS = seconds(begin);
   const options = ["--json", "--publish", "127.0.0.1:0:8080", ...words];
   const child = spawn("npm", ["run", "--silent", "dev", "--", ...options], {
