@@ -30,6 +30,17 @@ function listenToSignals(): AbortController {
   }
   return controller;
 }
+
+/** Where the folder was removed under the shell: its name, so that what needs it says that it is not there. */
+function currentDirectory(): string {
+  try {
+    return process.cwd();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return process.env.PWD ?? "/";
+    throw error;
+  }
+}
+
 // `cloister … | head`: the reader has what it wanted.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   process.exit(error.code === "EPIPE" ? 0 : 1);
@@ -42,7 +53,7 @@ process.exit(
     stderr: process.stderr,
     stdin: process.stdin,
     env: process.env,
-    directory: process.cwd(),
+    directory: currentDirectory(),
     // A verb that never asks for it, such as a build, is ended by the first signal.
     get signal() {
       interrupted ??= listenToSignals();

@@ -1,5 +1,7 @@
 /** `cloister node`: the Node of this process, with its words, its environment and its end. */
 import { spawnSync } from "node:child_process";
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 
@@ -25,4 +27,13 @@ test("Yarn's zip files are refused with the line that mends it", () => {
   const words = ["--import", `data:text/javascript,${encodeURIComponent(hook)}`, CLOISTER, "--help"];
   const { status, stderr } = spawnSync(process.execPath, words, { encoding: "utf8" });
   expect([status, stderr.includes("nodeLinker: node-modules")]).toEqual([1, true]);
+});
+
+test("a folder that was removed under the shell keeps no verb from what needs no folder", () => {
+  const folder = mkdtempSync(join(tmpdir(), "cloister-gone-"));
+  const script = 'cd "$1" && rmdir "$1" && exec "$2" "$3" --help';
+  const words = ["-c", script, "sh", folder, process.execPath, CLOISTER];
+  const { status, stdout, stderr } = spawnSync("sh", words, { encoding: "utf8" });
+  expect([status, stderr]).toEqual([0, ""]);
+  expect(stdout).toContain("cloister");
 });
