@@ -86,7 +86,7 @@ test("help loads no verb: all of them take half a second", async () => {
     }
   }
   const own = [...loaded].filter((path) => !path.startsWith("format/")).sort();
-  expect(own).toEqual(["cli/command.ts", "cli/main.ts", "cli/report.ts"]);
+  expect(own).toEqual(["cli/command.ts", "cli/main.ts", "cli/printable.ts", "cli/report.ts"]);
 });
 
 test("--json behind -- is another program's", async () => {
