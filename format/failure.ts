@@ -19,19 +19,18 @@ export interface CloisterErrorOptions {
 export class CloisterError extends Error {
   readonly code: ErrorCode;
   /** undefined: what the catalogue says for this code. */
-  readonly fix: string | undefined;
-  readonly details: string | undefined;
-  readonly got: string | undefined;
-  readonly expected: string | undefined;
+  declare readonly fix: string | undefined;
+  declare readonly details: string | undefined;
+  declare readonly got: string | undefined;
+  declare readonly expected: string | undefined;
 
   constructor(code: ErrorCode, message: string, options: CloisterErrorOptions = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    const { cause, ...texts } = options;
+    super(message, cause === undefined ? undefined : { cause });
     this.name = "CloisterError";
     this.code = code;
-    this.fix = options.fix;
-    this.details = options.details;
-    this.got = options.got;
-    this.expected = options.expected;
+    // Only those there are: Node shows an error's own fields where nobody catches it.
+    Object.assign(this, texts);
   }
 }
 

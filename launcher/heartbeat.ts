@@ -24,16 +24,20 @@ export interface HeartbeatOptions {
   readonly cid: number;
   readonly limitMs: number;
   readonly signal: AbortSignal | undefined;
+  /** What to do about an enclave that ends first, where that is known. */
+  readonly crashFix?: string | undefined;
 }
 
 /**
  * Wait for the enclave's heartbeat and answer it. Rejects with E_HEARTBEAT_TIMEOUT, E_HEARTBEAT_BYTE, E_ENCLAVE_CRASHED
  * (it ended first), each with the console's last lines where the device can show them, or with the signal's reason.
  */
-export async function awaitHeartbeat({ port, vm, cid, limitMs, signal }: HeartbeatOptions): Promise<void> {
+export async function awaitHeartbeat(options: HeartbeatOptions): Promise<void> {
+  const { port, vm, cid, limitMs, signal, crashFix } = options;
   const { promise: refused, reject } = Promise.withResolvers<never>();
-  const fail = (code: ErrorCode, message: string) => {
-    reject(new CloisterError(code, message, { details: lastLines(vm.consoleTail?.() ?? "") }));
+  const fail = (code: ErrorCode, message: string, fix?: string) => {
+    const details = lastLines(vm.consoleTail?.() ?? "");
+    reject(new CloisterError(code, message, { details, ...(fix !== undefined && { fix }) }));
   };
   const timer = setTimeout(() => {
     fail("E_HEARTBEAT_TIMEOUT", `CID ${cid}: got no heartbeat in ${limitMs / 1000} s, expected one`);
@@ -41,7 +45,7 @@ export async function awaitHeartbeat({ port, vm, cid, limitMs, signal }: Heartbe
   const abort = () => reject(signal?.reason);
   signal?.addEventListener("abort", abort);
   if (signal?.aborted) abort();
-  void vm.hangup.then(() => fail("E_ENCLAVE_CRASHED", `CID ${cid}: ended before its heartbeat`));
+  void vm.hangup.then(() => fail("E_ENCLAVE_CRASHED", `CID ${cid}: ended before its heartbeat`, crashFix));
   try {
     const byte = await Promise.race([receiveByte(port, cid), refused]);
     if (byte !== HEARTBEAT_BYTE) {

@@ -20,7 +20,7 @@ import { copyImage, type Image, openImage } from "./image.ts";
 import { openParentPort } from "./port.ts";
 import { type Publish, type Publisher, publishPort } from "./publish.ts";
 import { explainRefusal } from "./refusal.ts";
-import { chooseCpus, chooseMemory } from "./size.ts";
+import { chooseCpus, chooseMemory, lessThanAsked } from "./size.ts";
 import { serveVsockSocket } from "./socket.ts";
 
 export interface LaunchOptions {
@@ -204,7 +204,8 @@ async function boot(launch: Launch, { vm, memory }: Slot): Promise<number> {
   const cid = await vm.start({ flags, cid: options.cid ?? 0 });
   reach(launch, "started");
   const limitMs = options.heartbeatLimitMs ?? heartbeatLimitMs(image.size, memory);
-  await awaitHeartbeat({ port: heartbeat, vm, cid, limitMs, signal });
+  const crashFix = lessThanAsked(image, memory);
+  await awaitHeartbeat({ port: heartbeat, vm, cid, limitMs, signal, crashFix });
   heartbeat[Symbol.dispose]();
   reach(launch, "heartbeat");
   return cid;

@@ -23,6 +23,13 @@ export function chooseMemory(image: Image, memoryMiB?: number): number {
   });
 }
 
+/** What to do about a boot that fails in less memory than the image asks for; undefined in as much. `memory`: bytes. */
+export function lessThanAsked({ defaultMemory }: Image, memory: number): string | undefined {
+  const asked = Number(defaultMemory);
+  if (memory >= asked) return undefined;
+  return `It had ${mib(memory)} MiB, and the image asks for ${mib(asked)}: leave --memory out, or give it that much.`;
+}
+
 /** What to ask NE_ADD_VCPU for: 0 lets the driver choose. */
 export function chooseCpus(image: Image, cpus?: number | readonly number[]): readonly number[] {
   if (typeof cpus === "object") return cpus;

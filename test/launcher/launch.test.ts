@@ -233,6 +233,18 @@ describe("heartbeat", () => {
     expect(error).toMatchObject({ code: "E_ENCLAVE_CRASHED", details: "first line\nlast line" });
   });
 
+  test("the enclave ends first, in less memory than its image asks for", async () => {
+    const device = fakeDevice({ script: (guest) => guest.end() });
+    const less = launch(EIF, { device, memoryMiB: 64 });
+    await expect(less).rejects.toMatchObject({
+      code: "E_ENCLAVE_CRASHED",
+      fix: "It had 64 MiB, and the image asks for 100: leave --memory out, or give it that much.",
+    });
+    const more = await launch(EIF, { device, memoryMiB: 102 }).catch((error) => error);
+    expect(more).toMatchObject({ code: "E_ENCLAVE_CRASHED" });
+    expect(more).not.toHaveProperty("fix");
+  });
+
   test("of another CID is left alone; a second of ours is turned away", async () => {
     const answers: Promise<number | undefined>[] = [];
     const { enclave } = await start(async (guest) => {
