@@ -32,6 +32,6 @@ export type HousekeepingMessage =
   | { readonly type: "end"; readonly status: number; readonly reason: ExitReason };
 
 /** How long the end of the app waits for the parent's `bye`. */
-export const REPORT_DEADLINE_MS = 2_000;
+export const REPORT_DEADLINE_MS = 4_000;
 /** How long the app waits for the clock: as the driver of /dev/nsm for an answer, and a little for the parent's. */
 export const CLOCK_DEADLINE_MS = 125_000;

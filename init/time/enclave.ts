@@ -7,10 +7,10 @@ import { ClockKeeper, type KeeperOptions } from "./keeper.ts";
 import { openPtpClock, readNsmClock } from "./sources.ts";
 
 /**
- * 2026-10-01: before it no enclave of this release ran, so it is never that early. Set it to the day of each release, which
+ * 2026-11-01: before it no enclave of this release ran, so it is never that early. Set it to the day of each release, which
  * `npm run release` insists on. The EIF says when it was built too, but nobody measures that.
  */
-export const FLOOR_MS = Date.UTC(2026, 9, 1);
+export const FLOOR_MS = Date.UTC(2026, 10, 1);
 
 export interface EnclaveClockOptions extends Pick<KeeperOptions, "ask"> {
   readonly say: (line: string) => void;
