@@ -5,7 +5,6 @@
 import { readFileSync, writeSync } from "node:fs";
 import { url as inspectorUrl, open as openInspector } from "node:inspector";
 import { Socket } from "node:net";
-import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ExitReason } from "../../format/control.ts";
 import { makeBlocking } from "../../linux/stream.ts";
@@ -16,6 +15,7 @@ import { openModule, readPcr0 } from "../nsm.ts";
 import { type AppHost, runApp } from "../run.ts";
 import { warmUp } from "../warm.ts";
 import { Handover, shareTcpPorts } from "./handover.ts";
+import { readLines } from "./lines.ts";
 import { CHANNEL, type FromGeneration, SOCKETS, type ToGeneration } from "./message.ts";
 
 /** An app that listens and goes on loading, for as long as it lives perhaps, serves from then on. */
@@ -35,9 +35,8 @@ const handover = new Handover({
   onFirst: () => void sleep(LISTENING_GRACE_MS).then(askForPorts),
 });
 
-createInterface({ input: channel }).on("line", (line) => obey(JSON.parse(line) as ToGeneration));
 // Without PID 1 there is no machine.
-channel.on("error", () => {});
+readLines(channel, (line) => obey(JSON.parse(line) as ToGeneration));
 
 function obey(message: ToGeneration): void {
   switch (message.type) {

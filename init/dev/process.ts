@@ -1,9 +1,9 @@
 /** The process of one generation, as PID 1 sees it. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
-import { createInterface } from "node:readline";
 import type { Duplex } from "node:stream";
 import type { ExitReason } from "../../format/control.ts";
+import { readLines } from "./lines.ts";
 import { CHANNEL, type FromGeneration, SCRIPT, type ToGeneration } from "./message.ts";
 
 /** What a generation that is replaced may take to end its work. */
@@ -43,11 +43,7 @@ export class Generation {
       stdio: ["ignore", "inherit", "inherit", "pipe", ...sockets.map(({ fd }) => fd)],
     });
     this.#channel = this.#child.stdio[CHANNEL] as Duplex;
-    // EPIPE: it ended meanwhile, which 'exit' tells.
-    this.#channel.on("error", () => {});
-    createInterface({ input: this.#channel }).on("line", (line) =>
-      this.#hear(JSON.parse(line) as FromGeneration),
-    );
+    readLines(this.#channel, (line) => this.#hear(JSON.parse(line) as FromGeneration));
     this.ended = this.#watch();
     this.settled = Promise.race([this.#serving.promise, this.ended]);
   }

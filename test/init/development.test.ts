@@ -1,10 +1,12 @@
-/** What PID 1 of a development image does with the files that the parent sends. */
+/** What PID 1 of a development image does with the files that the parent sends, and with processes that are killed. */
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { PassThrough } from "node:stream";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { ReplacedFile } from "../../format/development.ts";
 import { replaceFiles } from "../../init/dev/files.ts";
+import { readLines } from "../../init/dev/lines.ts";
 
 let folder: string;
 let app: string;
@@ -33,6 +35,18 @@ test("files are made, replaced and removed, with their modes, and nothing else i
   replace([], ["assets/deep/tool", "never/was"]);
   expect(readdirSync(app)).toEqual(["main.mjs"]);
   expect(readdirSync(folder)).toEqual(["app"]);
+});
+
+test("a channel whose other process is killed ends, and nothing else does", async () => {
+  const lines: string[] = [];
+  const channel = new PassThrough();
+  readLines(channel, (line) => lines.push(line));
+  channel.write("one\ntwo");
+  await expect.poll(() => lines).toEqual(["one"]);
+  const closed = new Promise((resolve) => channel.once("close", resolve));
+  channel.destroy(Object.assign(new Error("killed"), { code: "ECONNRESET" }));
+  await closed;
+  expect(lines).toEqual(["one"]);
 });
 
 test("no name of the app's is in the way of another", () => {

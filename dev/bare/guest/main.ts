@@ -6,9 +6,9 @@
 import { rmSync, writeSync } from "node:fs";
 import { open as openInspector } from "node:inspector";
 import { Socket } from "node:net";
-import { createInterface } from "node:readline";
 import { CID_PARENT, PORT_NSM } from "../../../format/abi.ts";
 import { type EnclaveMessage, encodeMessage } from "../../../format/control.ts";
+import { readLines } from "../../../init/dev/lines.ts";
 import { runApp } from "../../../init/run.ts";
 import { warmUp } from "../../../init/warm.ts";
 import { EmulatedModule } from "../../../runtime/module.ts";
@@ -67,9 +67,7 @@ function followParent(): Promise<Order> {
     // The whole group, of which this process is the leader.
     process.kill(-process.pid, "SIGKILL");
   });
-  // Its end is told by "close".
-  socket.on("error", () => {});
-  createInterface({ input: socket }).once("line", (line) => {
+  readLines(socket, (line) => {
     // From here on the app lives by what it does itself.
     socket.unref();
     resolve(JSON.parse(line) as Order);
