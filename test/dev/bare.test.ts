@@ -249,8 +249,15 @@ test("on another system cloister/emulator can be imported, and an enclave run; w
   expect(await text(child.stdout)).toBe('{"hello":"world"}\nENOSYS\n');
 });
 
-test("it ends with its parent, even one that is killed", async () => {
-  const { directory, ...made } = makeProject();
+const TALKER = `
+setInterval(() => console.log("more"), 1);
+export default { fetch: () => new Response() };
+`;
+test.each<[string, Readonly<Record<string, string>>]>([
+  ["", {}],
+  [", while it writes", { "app.ts": TALKER }],
+])("it ends with its parent, even one that is killed%s", async (_, files) => {
+  const { directory, ...made } = makeProject(files);
   onTestFinished(() => made[Symbol.dispose]());
   const load = (path: string) => `await import(${JSON.stringify(join(import.meta.dirname, "../..", path))})`;
   const source = `

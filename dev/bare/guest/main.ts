@@ -50,7 +50,20 @@ async function main(): Promise<void> {
 
 /** At once: the process may end with the next instruction. */
 function tell(message: EnclaveMessage): void {
-  writeSync(TELLS, encodeMessage(message));
+  try {
+    writeSync(TELLS, encodeMessage(message));
+  } catch {
+    // EPIPE: the parent is gone, which an app that writes a lot may notice before `followParent` does.
+    vanish();
+  }
+}
+
+/** The parent is gone: who would have removed the folder does not. */
+function vanish(): never {
+  rmSync(folder, { recursive: true, force: true });
+  // The whole group, of which this process is the leader.
+  process.kill(-process.pid, "SIGKILL");
+  throw new Error("SIGKILL returned");
 }
 
 /** What Node queues for a full pipe is lost when the process exits. The parent always reads. */
@@ -62,11 +75,7 @@ function makeBlocking(stream: NodeJS.WriteStream): void {
 function followParent(): Promise<Order> {
   const { promise, resolve } = Promise.withResolvers<Order>();
   const socket = new Socket({ fd: COMMANDS });
-  socket.on("close", () => {
-    rmSync(folder, { recursive: true, force: true });
-    // The whole group, of which this process is the leader.
-    process.kill(-process.pid, "SIGKILL");
-  });
+  socket.on("close", vanish);
   readLines(socket, (line) => {
     // From here on the app lives by what it does itself.
     socket.unref();
