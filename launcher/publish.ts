@@ -1,13 +1,12 @@
 /** Published ports: clients of the parent relayed to a vsock port of the enclave. */
 import { createServer, type Server, type Socket } from "node:net";
-import { encodeProxyHeader } from "../format/proxy.ts";
 import { closeDescriptor, copyDescriptor } from "../linux/descriptor.ts";
 import { Relay } from "../linux/relay.ts";
 import { descriptorOf } from "../linux/stream.ts";
 import type { VsockStream } from "./device.ts";
 import { type Bound, listenAt, type Place } from "./listener.ts";
 import { quota, type Share } from "./quota.ts";
-import { relayStreams, reset } from "./relay.ts";
+import { headerFor, relayStreams, reset } from "./relay.ts";
 import { type Traffic, TrafficCounter } from "./traffic.ts";
 
 export type Publish = Place & {
@@ -172,14 +171,4 @@ class Publishing {
       reset(socket);
     }
   }
-}
-
-/** Who connects. A Unix socket's clients have no address. */
-function headerFor({ remoteAddress, remotePort, localAddress, localPort }: Socket): Uint8Array {
-  if (remoteAddress === undefined || remotePort === undefined) return encodeProxyHeader(undefined);
-  if (localAddress === undefined || localPort === undefined) return encodeProxyHeader(undefined);
-  return encodeProxyHeader({
-    source: { address: remoteAddress, port: remotePort },
-    destination: { address: localAddress, port: localPort },
-  });
 }

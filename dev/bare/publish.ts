@@ -1,10 +1,9 @@
 /** Published ports of a bare enclave: TCP ports of this machine relayed to its vsock ports. */
 import { createServer, type Server, type Socket } from "node:net";
 import { CloisterError } from "../../format/errors.ts";
-import { encodeProxyHeader } from "../../format/proxy.ts";
 import type { VsockStream } from "../../launcher/device.ts";
 import type { Publish, Published } from "../../launcher/publish.ts";
-import { relayStreams, reset } from "../../launcher/relay.ts";
+import { headerFor, relayStreams, reset } from "../../launcher/relay.ts";
 
 export interface BarePublisher extends Published {
   /** Connections are relayed from here on, those that wait first. */
@@ -78,16 +77,6 @@ class Publishing {
       reset(socket);
     }
   }
-}
-
-/** Who connects; who is gone already has no address. */
-function headerFor({ remoteAddress, remotePort, localAddress, localPort }: Socket): Uint8Array {
-  if (remoteAddress === undefined || remotePort === undefined) return encodeProxyHeader(undefined);
-  if (localAddress === undefined || localPort === undefined) return encodeProxyHeader(undefined);
-  return encodeProxyHeader({
-    source: { address: remoteAddress, port: remotePort },
-    destination: { address: localAddress, port: localPort },
-  });
 }
 
 async function listen(server: Server, address: string, port: number): Promise<number> {

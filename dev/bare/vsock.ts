@@ -1,13 +1,8 @@
 /** The parent's side of a bare enclave's vsock. */
-import { connect, createServer, type Socket } from "node:net";
-import { constants } from "node:os";
+import { createServer, type Socket } from "node:net";
 import type { VsockStream } from "../../launcher/device.ts";
-import { SystemError } from "../../linux/failure.ts";
 import { enclaveSocket, parentSocket } from "./folder.ts";
-
-const { ECONNRESET, ETIMEDOUT } = constants.errno;
-const CONNECT_TIMEOUT_MS = 10_000;
-const BACKLOG = 4096;
+import { BACKLOG, connectSocket, identify } from "./socket.ts";
 
 /** Ports of peers, which a Unix socket has none of: each is another one. */
 let nextPeerPort = 1024;
@@ -29,7 +24,7 @@ export class BareParentVsock implements Disposable {
     const server = createServer({ allowHalfOpen: true }, (socket) => {
       sockets.add(socket);
       socket.once("close", () => sockets.delete(socket));
-      onConnection(this.#stream(socket, nextPeerPort++));
+      onConnection(asStream(identify(socket, { cid: this.#cid, port: nextPeerPort++ })));
     });
     server.listen({ path: parentSocket(this.#folder, port), backlog: BACKLOG });
     const close = () => {
@@ -42,39 +37,16 @@ export class BareParentVsock implements Disposable {
   }
 
   /** Connect to the enclave. Rejects ECONNRESET (nobody listens) or ETIMEDOUT. */
-  async connect(
-    port: number,
-    { timeoutMs = CONNECT_TIMEOUT_MS }: { readonly timeoutMs?: number } = {},
-  ): Promise<VsockStream> {
-    const where = `vsock ${this.#cid}:${port}`;
-    const socket = connect({ path: enclaveSocket(this.#folder, port), allowHalfOpen: true });
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const timer = setTimeout(() => reject(new SystemError("connect", ETIMEDOUT, where)), timeoutMs);
-    // ENOENT, ECONNREFUSED: nobody listens, which vsock answers with a reset.
-    const onError = () => reject(new SystemError("connect", ECONNRESET, where));
-    socket.once("error", onError).once("connect", resolve);
-    try {
-      await promise;
-    } catch (error) {
-      socket.destroy();
-      throw error;
-    } finally {
-      clearTimeout(timer);
-      socket.off("error", onError);
-    }
-    return this.#stream(socket, port);
-  }
-
-  #stream(socket: Socket, port: number): VsockStream {
-    // remotePort is an accessor of the prototype.
-    Object.defineProperties(socket, {
-      remoteCid: { value: this.#cid, enumerable: true },
-      remotePort: { value: port, enumerable: true },
-    });
-    return socket as unknown as VsockStream;
+  async connect(port: number, { timeoutMs }: { readonly timeoutMs?: number } = {}): Promise<VsockStream> {
+    const path = enclaveSocket(this.#folder, port);
+    return asStream(await connectSocket(path, { cid: this.#cid, port }, timeoutMs));
   }
 
   [Symbol.dispose](): void {
     for (const close of this.#closes) close();
   }
+}
+
+function asStream(socket: Socket): VsockStream {
+  return socket as unknown as VsockStream;
 }

@@ -1,6 +1,6 @@
 /** Vsock of a bare enclave: each port is a Unix socket in the enclave's folder. */
 import { existsSync } from "node:fs";
-import { connect, createServer, type Server, type Socket } from "node:net";
+import { createServer, type Server } from "node:net";
 import { constants } from "node:os";
 import { CID_PARENT } from "../../../format/abi.ts";
 import { SystemError } from "../../../linux/failure.ts";
@@ -12,10 +12,9 @@ import type {
   VsockSocket,
 } from "../../../runtime/vsock.ts";
 import { enclaveSocket, parentSocket } from "../folder.ts";
+import { BACKLOG, connectSocket, identify } from "../socket.ts";
 
-const { EADDRINUSE, ECONNRESET, ETIMEDOUT } = constants.errno;
-const CONNECT_TIMEOUT_MS = 10_000;
-const BACKLOG = 4096;
+const { EADDRINUSE, ECONNRESET } = constants.errno;
 /** bind(2) to it: any free port (vsock(7), VMADDR_PORT_ANY). */
 const PORT_ANY = 0xffff_ffff;
 /** Where the kernel begins too: ports below are reserved. */
@@ -33,28 +32,9 @@ export class BareVsock implements Vsock {
 
   readonly connect = async ({ cid, port, timeoutMs, signal }: ConnectOptions): Promise<VsockSocket> => {
     signal?.throwIfAborted();
-    const where = `vsock ${cid}:${port}`;
-    if (cid !== CID_PARENT) throw new SystemError("connect", ECONNRESET, where);
-    const socket = connect({ path: parentSocket(this.#folder, port), allowHalfOpen: true });
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const late = () => reject(new SystemError("connect", ETIMEDOUT, where));
-    const timer = setTimeout(late, timeoutMs ?? CONNECT_TIMEOUT_MS);
-    const onAbort = () => reject(signal?.reason);
-    signal?.addEventListener("abort", onAbort, { once: true });
-    // ENOENT, ECONNREFUSED: nobody listens, which vsock answers with a reset.
-    const onError = () => reject(new SystemError("connect", ECONNRESET, where));
-    socket.once("error", onError).once("connect", resolve);
-    try {
-      await promise;
-    } catch (error) {
-      socket.destroy();
-      throw error;
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", onAbort);
-      socket.off("error", onError);
-    }
-    return asVsock(socket, port);
+    if (cid !== CID_PARENT) throw new SystemError("connect", ECONNRESET, `vsock ${cid}:${port}`);
+    const path = parentSocket(this.#folder, port);
+    return (await connectSocket(path, { cid, port }, timeoutMs, signal)) as VsockSocket;
   };
 
   readonly listen = (
@@ -65,7 +45,7 @@ export class BareVsock implements Vsock {
     const path = enclaveSocket(this.#folder, port);
     if (existsSync(path)) throw new SystemError("bind", EADDRINUSE, `vsock port ${port}`);
     const server = createServer({ allowHalfOpen: true }, (socket) =>
-      onConnection(asVsock(socket, nextPeerPort++)),
+      onConnection(identify(socket, { cid: CID_PARENT, port: nextPeerPort++ }) as VsockSocket),
     );
     server.on("error", (error) => onError?.(error));
     server.listen({ path, backlog });
@@ -88,13 +68,4 @@ export class BareVsock implements Vsock {
 function close(server: Server, callback: (() => void) | undefined): void {
   server.close();
   if (callback !== undefined) process.nextTick(callback);
-}
-
-function asVsock(socket: Socket, port: number): VsockSocket {
-  // remotePort is an accessor of the prototype.
-  Object.defineProperties(socket, {
-    remoteCid: { value: CID_PARENT, enumerable: true, configurable: true },
-    remotePort: { value: port, enumerable: true, configurable: true },
-  });
-  return socket as VsockSocket;
 }
